@@ -1,0 +1,1 @@
+"""The run folder and what leaves it: verification, card, publishing, prediction."""

@@ -1,0 +1,66 @@
+"""Answers from a finished run: texts or rows in, one JSON object each out."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from finetune.artifacts.save import load
+from finetune.errors import UserError
+from finetune.models.precision import autocast
+from finetune.plan import frozen
+from finetune.plan.run_folder import RunFolder
+
+
+def predict(folder: RunFolder, inputs: list[Any], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """One answer for each input, in order, by the trained model with its saved tokenizer and template.
+
+    Raises:
+        UserError: the run has no finished model.
+    """
+    plan = frozen.read(folder)
+    check_finished(folder)
+    model = load(plan, folder.model).eval()
+    tokenizer = AutoTokenizer.from_pretrained(folder.model)
+    given = {"columns": plan.facts.get("columns", {}), "max_length": plan.max_length, **options}
+    with autocast(plan.precision.compute):
+        yield from plan.config.task.predict(model, tokenizer, inputs, given)
+
+
+def check_finished(folder: RunFolder) -> None:
+    """Refuse a run without a model.
+
+    Raises:
+        UserError: training did not finish.
+    """
+    if not folder.model.is_dir():
+        reached = (folder.read("status.json") or {}).get("stage", "planned")
+        raise UserError(f"{folder.path} has no trained model: the run stopped after the stage `{reached}`")
+
+
+def read_inputs(file: Path) -> list[Any]:
+    """Rows of a JSONL or CSV file, or the lines of a text file.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--input {file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"--input {file} is not UTF-8: {error}") from None
+    if file.suffix == ".csv":
+        return list(csv.DictReader(text.splitlines()))
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    return [_json(file, *line) for line in lines] if file.suffix == ".jsonl" else [line for _, line in lines]
+
+
+def _json(file: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise UserError(f"{file}:{number} is not JSON: {error}") from None

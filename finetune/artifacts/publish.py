@@ -1,0 +1,118 @@
+"""The finished model to the Hub: only files on a list, never a secret or a pickle, private unless said otherwise.
+
+A failed push costs nothing: the run is whole, and `finetune publish RUN` repeats it.
+"""
+
+import json
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+from finetune.artifacts import card
+from finetune.artifacts.predict import check_finished
+from finetune.config.schema import PublishConfig
+from finetune.errors import MachineError, UserError
+from finetune.plan import frozen
+from finetune.plan.plan import Plan
+from finetune.plan.run_folder import RunFolder
+
+ALLOWED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "README.md", "base_config/config.json")
+SECRETS = re.compile(
+    rb"hf_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|-----BEGIN [A-Z ]*PRIVATE KEY"
+)
+
+
+@dataclass(frozen=True)
+class Upload:
+    """One file that would leave this machine."""
+
+    name: str
+    size: int
+
+
+def publish(folder: RunFolder, config: PublishConfig) -> str:
+    """Upload the model with its card.
+
+    Returns:
+        The address of the repository.
+    Raises:
+        UserError: there is nothing that may be published.
+        MachineError: the Hub refused or could not be reached; the run is unharmed.
+    """
+    plan = frozen.read(folder)
+    repo_id = check(folder, plan, config)
+    api = HfApi()
+    try:
+        url = api.create_repo(repo_id, private=config.private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as staged:
+            stage(folder, plan, url.repo_id, Path(staged))
+            api.upload_folder(repo_id=url.repo_id, folder_path=staged, commit_message=config.commit_message)
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise MachineError(
+            f"publishing to {repo_id} failed: {str(error).splitlines()[0]}\n"
+            f"The run is whole; repeat with: finetune publish {folder.path}"
+        ) from None
+    folder.write("published.json", {"repo_id": url.repo_id, "private": config.private, "url": str(url)})
+    return str(url)
+
+
+def dry_run(folder: RunFolder, plan: Plan, config: PublishConfig) -> list[Upload]:
+    """What `publish` would upload."""
+    with tempfile.TemporaryDirectory() as staged:
+        return stage(folder, plan, config.repo_id or "model", Path(staged))
+
+
+def check(folder: RunFolder, plan: Plan, config: PublishConfig) -> str:
+    """The repository, once everything that can be known to be wrong is not."""
+    check_finished(folder)
+    verified = folder.read("verification.json")
+    if not verified or not all(finding["passed"] for finding in verified):
+        raise UserError(f"{folder.path} was not verified, so it is not published")
+    if not config.repo_id:
+        raise UserError("publish.repo_id must be set, for example publish.repo_id=me/my-model")
+    if not get_token():
+        raise MachineError("publishing needs a Hub token: run `hf auth login`, or set HF_TOKEN")
+    if (folder.model / "adapter_config.json").is_file() and card.base_id(plan) is None:
+        raise UserError(
+            "the adapter's base is a folder of this machine, so nobody could load it. Write model.base_id=HUB/ID of the "
+            "same weights, or train with adapter=full"
+        )
+    return config.repo_id
+
+
+def stage(folder: RunFolder, plan: Plan, repo_id: str, target: Path) -> list[Upload]:
+    """Fill a folder with exactly what is uploaded.
+
+    Raises:
+        UserError: a file holds a secret.
+    """
+    card.write(plan, folder, repo_id)
+    for file in sorted(folder.model.rglob("*")):
+        name = file.relative_to(folder.model).as_posix()
+        if file.is_file() and any(fnmatch(name, pattern) for pattern in ALLOWED):
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target / name)
+    _name_base(target / "adapter_config.json", plan)
+    return [_inspected(file, target) for file in sorted(target.rglob("*")) if file.is_file()]
+
+
+def _name_base(file: Path, plan: Plan) -> None:
+    """A published adapter names its base by Hub id, not by a folder of this machine."""
+    if not file.is_file():
+        return
+    values = json.loads(file.read_text(encoding="utf-8"))
+    values["base_model_name_or_path"] = card.base_id(plan)
+    file.write_text(json.dumps(values, indent=2), encoding="utf-8")
+
+
+def _inspected(file: Path, root: Path) -> Upload:
+    content = file.read_bytes()
+    if file.suffix != ".safetensors" and SECRETS.search(content):
+        raise UserError(f"{file.name} holds what looks like a secret, so nothing was uploaded")
+    return Upload(file.relative_to(root).as_posix(), len(content))

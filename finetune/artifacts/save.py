@@ -1,0 +1,55 @@
+"""The trained model on disk, as plain transformers and peft load it: safetensors and JSON, no pickle, no code of ours.
+
+A whole model is one folder for `from_pretrained`. An adapter lies beside `base_config/`, the base's config with the
+labels of this run, because a base loaded without it would get a head of another size.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from finetune.config import options
+from finetune.models import adapter, quantization
+from finetune.models.precision import DTYPES, device
+from finetune.plan.plan import Plan
+
+BASE_CONFIG = "base_config"
+
+
+def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write the artifact."""
+    if adapter.is_adapted(model):
+        # "auto" asks the Hub for the base's vocabulary; trained embeddings are saved as modules, not by this switch.
+        model.save_pretrained(folder, save_embedding_layers=False)
+        model.config.save_pretrained(folder / BASE_CONFIG)
+        if model.can_generate():
+            model.generation_config.save_pretrained(folder)
+    else:
+        model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+def load(plan: Plan, folder: Path) -> Any:
+    """The artifact, loaded by plain library calls on this process's device."""
+    auto = options.resolve(plan.config.task.model_class)
+    if not (folder / "adapter_config.json").is_file():
+        return auto.from_pretrained(folder, dtype="auto").to(device())
+    loaded = adapter.load(_base(plan, folder, auto), str(folder))
+    return loaded.to(device()) if plan.config.quantization["method"] == quantization.NONE else loaded
+
+
+def _base(plan: Plan, folder: Path, auto: Any) -> PreTrainedModel:
+    quantizer = quantization.config(plan.config.quantization, plan.precision)
+    base: PreTrainedModel = auto.from_pretrained(
+        plan.source.path,
+        revision=plan.source.revision,
+        config=AutoConfig.from_pretrained(folder / BASE_CONFIG),
+        dtype=DTYPES.get(plan.config.model.dtype, "auto"),
+        attn_implementation=plan.config.model.attn_implementation,
+        trust_remote_code=plan.config.model.trust_remote_code,
+        quantization_config=quantizer,
+        device_map={"": device()} if quantizer else None,
+    )
+    return base if not quantizer else adapter.prepare_quantized(base, checkpointing=False)

@@ -1,0 +1,160 @@
+"""Proof that what was saved is what was trained: a fresh process loads it and compares.
+
+Run as `python -m finetune.artifacts.verify RUN`. Compared are logits on probe rows, the token ids and template of the
+tokenizer, the labels, and the scores on validation rows; an adapter must also differ from its base.
+"""
+
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from finetune.artifacts.save import load
+from finetune.errors import FinetuneError
+from finetune.models import adapter
+from finetune.models.precision import autocast
+from finetune.plan import frozen
+from finetune.plan.plan import Plan
+from finetune.plan.run_folder import RunFolder
+from finetune.training.train import Trained, evaluation_of, load_rows
+
+PROBE_ROWS, PROBE_TOKENS, KEPT_POSITIONS = 4, 128, 8
+SCORED_ROWS = 256
+# Largest difference of a logit, as a share of the largest logit. A reloaded model repeats the same operations; what is
+# left is the order of sums, in the dtype of the products.
+TOLERANCE = {"fp32": 1e-4, "bf16": 2e-2, "fp16": 5e-3}
+PROBE_TEXT = "The quick brown fox — déjà vu, 3.14 €."
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One comparison."""
+
+    name: str
+    passed: bool
+    detail: str
+
+
+class VerificationError(FinetuneError):
+    """The saved model is not the trained one."""
+
+
+def record(trained: Trained, plan: Plan, folder: RunFolder) -> None:
+    """Keep what the fresh process will compare with."""
+    batch = _probe(plan, trained.tokenizer)
+    logits = _logits(trained.model, batch, plan.precision.compute)
+    save_file({**batch, "logits": logits}, folder / "probe.safetensors")
+    evaluation = evaluation_of(plan, trained.tokenizer)
+    scores = evaluation(trained.model, _scored(plan))
+    folder.write("probe.json", {"scores": scores, "tokenizer": _tokenizer_facts(trained.tokenizer)})
+
+
+def run(folder: RunFolder) -> list[Finding]:
+    """Verify in a fresh process.
+
+    Raises:
+        VerificationError: a comparison failed; the findings are in verification.json.
+    """
+    outcome = subprocess.run([sys.executable, "-m", __name__, str(folder.path)], capture_output=True, text=True)
+    found = folder.read("verification.json")
+    if found is None:
+        raise VerificationError(f"the saved model could not be loaded in a fresh process:\n{outcome.stderr[-2000:]}")
+    findings = [Finding(**item) for item in found]
+    if failed := [finding for finding in findings if not finding.passed]:
+        reasons = "; ".join(f"{finding.name}: {finding.detail}" for finding in failed)
+        raise VerificationError(f"the saved model is not the trained one. {reasons}")
+    return findings
+
+
+def compare(folder: RunFolder) -> list[Finding]:
+    """Load the artifact and hold it against what was recorded."""
+    plan = frozen.read(folder)
+    model, recorded = load(plan, folder.model).eval(), folder.read("probe.json")
+    tokenizer = AutoTokenizer.from_pretrained(folder.model)
+    findings = [
+        _same_logits(plan, model, folder),
+        *_adapter_works(plan, model, folder),
+        _same("tokenizer", _tokenizer_facts(tokenizer), recorded["tokenizer"]),
+        *_same_labels(plan, model),
+        _same_scores(evaluation_of(plan, tokenizer)(model, _scored(plan)), recorded["scores"]),
+    ]
+    folder.write("verification.json", [asdict(finding) for finding in findings])
+    return findings
+
+
+def _probe(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
+    rows = load_rows(plan, "validation")
+    shortest = sorted(range(len(rows)), key=lambda at: len(rows[at]["input_ids"]))[:PROBE_ROWS]
+    batch = plan.config.task.collator(tokenizer)([rows[at] for at in shortest])
+    return {name: value[:, :PROBE_TOKENS] if value.ndim > 1 else value for name, value in batch.items()}
+
+
+@torch.no_grad()
+def _logits(model: Any, batch: dict[str, torch.Tensor], compute: str) -> torch.Tensor:
+    model.eval()
+    with autocast(compute):
+        logits = model(**{name: value.to(model.device) for name, value in batch.items() if name != "labels"}).logits
+    kept = logits[:, -KEPT_POSITIONS:] if logits.ndim > 2 else logits
+    return kept.float().cpu().contiguous()
+
+
+def _same_logits(plan: Plan, model: Any, folder: RunFolder) -> Finding:
+    probe = load_file(folder / "probe.safetensors")
+    expected = probe.pop("logits")
+    difference = (_logits(model, probe, plan.precision.compute) - expected).abs().max().item()
+    allowed = TOLERANCE[plan.precision.compute] * expected.abs().max().item()
+    return Finding("logits", difference <= allowed, f"largest difference {difference:.2g}, allowed {allowed:.2g}")
+
+
+def _adapter_works(plan: Plan, model: Any, folder: RunFolder) -> list[Finding]:
+    """An adapter whose keys do not match loads without an error and changes nothing."""
+    if not adapter.is_adapted(model):
+        return []
+    probe = load_file(folder / "probe.safetensors")
+    expected = probe.pop("logits")
+    with model.disable_adapter():
+        moved = (_logits(model, probe, plan.precision.compute) - expected).abs().max().item()
+    return [Finding("adapter", moved > 0, f"moves a logit by {moved:.2g}")]
+
+
+def _same_labels(plan: Plan, model: Any) -> list[Finding]:
+    labels = plan.facts.get("labels")
+    return [_same("labels", [model.config.id2label[at] for at in range(len(labels))], labels)] if labels else []
+
+
+def _same_scores(found: dict[str, float], expected: dict[str, float]) -> Finding:
+    """Scores may differ by the rounding of the products: half a percent of the value."""
+    far = {name: found.get(name) for name, value in expected.items() if _far(found.get(name), value)}
+    detail = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+    return Finding("scores", not far, detail if not far else f"{far}, expected {expected}")
+
+
+def _far(found: float | None, expected: float) -> bool:
+    return found is None or abs(found - expected) > 0.005 * max(1.0, abs(expected))
+
+
+def _same(name: str, found: Any, expected: Any) -> Finding:
+    return Finding(name, found == expected, "equal" if found == expected else f"{found!r} is not {expected!r}")
+
+
+def _scored(plan: Plan) -> Dataset:
+    rows = load_rows(plan, "validation")
+    return rows.select(range(min(SCORED_ROWS, len(rows))))
+
+
+def _tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    return {
+        "ids": tokenizer(PROBE_TEXT)["input_ids"],
+        "chat_template": tokenizer.chat_template,
+        "special_tokens": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+    }
+
+
+if __name__ == "__main__":
+    compare(RunFolder(Path(sys.argv[1])))

@@ -1,0 +1,73 @@
+"""Where recipes and groups live, in a checkout, an installed wheel, or a user's own files; list, read and copy them.
+
+Knows files and names. Knows nothing of what a recipe says.
+"""
+
+import shutil
+from pathlib import Path
+
+from finetune.config.suggest import did_you_mean
+from finetune.errors import UserError
+
+PACKAGE = Path(__file__).parent.parent
+# A wheel carries conf and recipes inside the package; a checkout beside it.
+HOME = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
+CONF = HOME / "conf"
+RECIPES = HOME / "recipes"
+SCHEME = "recipes://"
+
+
+def names() -> list[str]:
+    """Every shipped recipe, as it is written after `recipe=`."""
+    return sorted(file.relative_to(RECIPES).with_suffix("").as_posix() for file in RECIPES.rglob("*.yaml"))
+
+
+def groups() -> dict[str, list[str]]:
+    """Every config group with the names of its files."""
+    folders = sorted(folder for folder in CONF.iterdir() if folder.is_dir())
+    return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
+
+
+def find(name: str) -> Path:
+    """The file of a recipe: a shipped one by name, or any YAML file by path.
+
+    Raises:
+        UserError: there is no such recipe or file.
+    """
+    shipped, own = RECIPES / f"{name}.yaml", Path(name).expanduser()
+    if own.suffix in (".yaml", ".yml") and own.is_file():
+        return own
+    if shipped.is_file() and shipped.resolve().is_relative_to(RECIPES.resolve()):
+        return shipped
+    if own.suffix in (".yaml", ".yml"):
+        raise UserError(f"recipe={name}: there is no such file below {Path.cwd()}")
+    hint = did_you_mean(name, names()) or "`finetune recipes` lists them; a file of your own is written ./mine.yaml."
+    raise UserError(f"recipe={name} is not a recipe. {hint}")
+
+
+def first_comment(file: Path) -> str:
+    """The line that says what a recipe does: its first comment that is not a directive."""
+    comments = (line[1:].strip() for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
+    return next((text for text in comments if text and not text.startswith("@package")), "")
+
+
+def copy(name: str, target: Path) -> Path:
+    """Copy a recipe out, into a folder or under a new name, never over a file that exists."""
+    file = find(name)
+    target = target / file.name if target.is_dir() else target
+    if target.exists():
+        raise UserError(f"{target} exists already; name another file: finetune recipes copy {name} NEW.yaml")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return Path(shutil.copyfile(file, target))
+
+
+def locate(path: str) -> Path:
+    """The file or folder behind a `recipes://` path.
+
+    Raises:
+        UserError: it leads outside the recipes, or to nothing.
+    """
+    target = (RECIPES / path.removeprefix(SCHEME)).resolve()
+    if not target.is_relative_to(RECIPES.resolve()) or not target.exists():
+        raise UserError(f"{path}: there is nothing of that name beside the recipes")
+    return target

@@ -1,0 +1,163 @@
+"""The keys that are ours: one dataclass a group, with types, limits and the reason of each default.
+
+Plain dataclasses, read by pydantic. Imports no torch and no Hugging Face library. The libraries' own options
+(`trainer`, `adapter`, `quantization`) stay open mappings here and are checked against the installed versions in
+`options.py`.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, SerializeAsAny
+
+from finetune.config.task import Task
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Closed: Any = {"extra": "forbid"}
+DType = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass(kw_only=True)
+class DatasetConfig:
+    """Where rows come from, which splits they make, and which columns matter."""
+
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    path: str
+    """Hub id, file, folder, or `recipes://…` for data that ships with the recipes."""
+    name: str | None = None
+    """The Hub data set's configuration."""
+    revision: str | None = None
+    data_files: str | list[str] | dict[str, str | list[str]] | None = None
+    format: Literal["auto", "csv", "json", "parquet", "arrow", "text"] = "auto"
+    train_split: str = "train"
+    validation_split: str | None = None
+    """None takes `validation` where it exists and cuts `validation_size` from train elsewhere."""
+    test_split: str | None = None
+    """None takes `test` where it exists; it is never trained on and never chooses a checkpoint."""
+    validation_size: Annotated[float, Field(gt=0, lt=1)] | Positive = 0.1
+    """A share of train, or a number of rows, for a validation split that is cut."""
+    stratify: bool = False
+    """Cut so that every label keeps its share."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """Role to column name; what is left out is detected and shown."""
+    limit: Positive | None = None
+    """At most this many rows of each split, the first ones."""
+    max_dropped: Share = 0.01
+    """The largest share of a split that may be dropped."""
+
+
+@dataclass(kw_only=True)
+class TokenizerConfig:
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    path: str | None = None
+    """None takes the model's own."""
+    revision: str | None = None
+    max_length: Positive | None = None
+    """Tokens a row may have. None takes the model's limit."""
+    chat_template: str | None = None
+    """A Jinja template or the path of one; None takes the tokenizer's own."""
+    pad_token: str | None = None
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    path: str
+    """Hub id, folder, or `package://name/folder` for weights inside an installed package."""
+    fallback_path: str | None = None
+    """Taken, and said, when `path` is a Hub id that cannot be reached. May be a GGUF file."""
+    base_id: str | None = None
+    """The Hub id of the same weights, written into a published adapter when `path` is not one itself."""
+    revision: str | None = None
+    sha256: str | None = None
+    """The SHA-256 of `model.safetensors`; loading refuses anything else."""
+    dtype: DType = "auto"
+    """Of the frozen weights. auto keeps what the checkpoint stores."""
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+    config: dict[str, Any] = field(default_factory=dict)
+    """Values of the model's own config, such as dropout."""
+
+
+@dataclass(kw_only=True)
+class PrecisionConfig:
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    compute: DType = "auto"
+    """Of matrix products (autocast). auto is bf16 where the machine multiplies it natively, else fp32."""
+    trainable: Literal["fp32", "bf16"] = "fp32"
+    """Of trained weights. bf16 cannot hold small updates: at a learning rate of 1e-5, 96 % never move."""
+
+
+@dataclass(kw_only=True)
+class GenerationConfig:
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    rows: Count = 0
+    """Validation rows answered by generation after training; 0 generates nothing."""
+    max_new_tokens: Positive = 256
+    answer_pattern: str | None = None
+    """A regular expression whose first group is the answer to compare, such as `#### (.+)`."""
+
+
+@dataclass(kw_only=True)
+class EvaluationConfig:
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    metrics: list[str] | None = None
+    """None takes the task's own."""
+    baseline: bool = True
+    """Score the untouched model on the same rows first."""
+    batch_size: Positive | None = None
+    """None takes `trainer.per_device_eval_batch_size`."""
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+
+
+@dataclass(kw_only=True)
+class TrackingConfig:
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    report_to: list[str] = field(default_factory=list)
+    project: str = "finetune"
+    online: bool = False
+    """Where the tracker can stay on this machine, it does unless this is set."""
+
+
+@dataclass(kw_only=True)
+class PublishConfig:
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    to: Literal["none", "hub"] = "none"
+    repo_id: str | None = None
+    private: bool = True
+    commit_message: str = "Upload fine-tuned model"
+
+
+@dataclass(kw_only=True)
+class Config:
+    """A whole run, as resolved."""
+
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    task: SerializeAsAny[Task]
+    dataset: DatasetConfig
+    tokenizer: TokenizerConfig
+    model: ModelConfig
+    quantization: dict[str, Any]
+    adapter: dict[str, Any]
+    trainer: dict[str, Any]
+    precision: PrecisionConfig
+    evaluation: EvaluationConfig
+    tracking: TrackingConfig
+    publish: PublishConfig
+    global_batch_size: Positive | None = None
+    """Rows per optimizer step over all devices. None takes per-device size x devices x accumulation."""
+    seed: int = 42
+    name: str = "run"
+    """Names the folder of the run; the recipe's name unless set."""
+    output_dir: str = "runs"

@@ -1,0 +1,146 @@
+"""What a task is: the interface it fills, and how tasks are found. Knows no task by name.
+
+A task knows what a row means: which columns it needs, how a row becomes model inputs, which head learns it, how
+predictions are scored. It knows nothing of Hydra, adapters, quantization, checkpoints or the Hub.
+
+Tasks are plug-ins: each is registered under the entry point group `finetune.tasks`, ours like anybody's. A task's
+module must stay cheap to import (name library classes as strings), because listing tasks imports them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from finetune.config.suggest import did_you_mean
+from finetune.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ENTRY_POINTS = "finetune.tasks"
+
+Facts = dict[str, Any]
+"""What a task learned from the training split, JSON-able: columns, labels. Made once, stored with the data."""
+
+
+class RowError(ValueError):
+    """Raised while a row is read: the row is dropped, and counted under this reason."""
+
+
+@dataclass
+class Encoded:
+    """Rows ready for the model, and an account of the others: read = kept + dropped."""
+
+    read: int
+    rows: Dataset | None = None
+    dropped: dict[str, list[int]] = field(default_factory=dict)
+    """Reason to the indices of the rows it dropped."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """What is worth knowing of the rows that were kept, with counts: truncated rows, trained tokens."""
+
+    def drop(self, reason: str, index: int) -> None:
+        """Leave row `index` out."""
+        self.dropped.setdefault(reason, []).append(index)
+
+    def note(self, what: str, count: int = 1) -> None:
+        """Count something about the rows that are kept."""
+        self.notes[what] = self.notes.get(what, 0) + count
+
+
+@dataclass(kw_only=True)
+class Task:
+    """The interface. Fields of a subclass are the options a user can set under `task:`."""
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
+
+    model_class: ClassVar[str]
+    trainer_class: ClassVar[str] = "transformers.Trainer"
+    arguments_class: ClassVar[str] = "transformers.TrainingArguments"
+    peft_type: ClassVar[str | None] = None
+    roles: ClassVar[tuple[str, ...]] = ()
+    """What `dataset.columns` may name."""
+    owned: ClassVar[dict[str, str]] = {}
+    """Trainer arguments this task decides itself: name to what the user writes instead."""
+    trainer_options: ClassVar[dict[str, Any]] = {}
+    """Trainer arguments this task always sets."""
+
+    name: str
+
+    def describe(self, train: Dataset, columns: dict[str, str]) -> Facts:
+        """Learn from the training split what the model must know.
+
+        Args:
+            train: the raw training rows.
+            columns: role to column, as the user named them; roles left out are detected.
+        Raises:
+            UserError: a column is missing or holds something else than the task needs.
+        """
+        raise NotImplementedError
+
+    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoded:
+        """Turn raw rows into model inputs of at most `max_length` tokens, every row accounted for."""
+        raise NotImplementedError
+
+    def model_kwargs(self, facts: Facts) -> dict[str, Any]:
+        """What `from_pretrained` must know of the data, such as the labels."""
+        return {}
+
+    def configure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Facts) -> None:
+        """Set on the loaded model what must agree with the tokenizer and the data."""
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+        """From encoded rows to one padded batch."""
+        raise NotImplementedError
+
+    def weight(self, batch: dict[str, torch.Tensor]) -> int:
+        """How many items the mean loss of this batch is a mean over: rows, or trained tokens."""
+        return len(batch["labels"])
+
+    def outcomes(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
+        """Predictions and references of one batch as small arrays, so that logits are never kept."""
+        raise NotImplementedError
+
+    def metrics(self, facts: Facts) -> Sequence[str]:
+        """The metrics reported when `evaluation.metrics` names none; the first one is the task's score."""
+        raise NotImplementedError
+
+    def score(self, facts: Facts) -> tuple[str, bool]:
+        """The metric two runs are compared by, and whether greater is better."""
+        return self.metrics(facts)[0], True
+
+    def summarize(self, scores: dict[str, float]) -> dict[str, float]:
+        """The scores as reported: derived ones added, names the field's own."""
+        return scores
+
+    def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, str]:
+        """For tasks that generate: what the model is asked of a raw row, and the answer the row gives."""
+        raise NotImplementedError
+
+    def predict(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, inputs: Sequence[Any], options: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        """One JSON-able answer for each input, in order."""
+        raise NotImplementedError
+
+
+@cache
+def tasks() -> dict[str, type[Task]]:
+    """Every installed task by its name."""
+    return {point.name: point.load() for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda p: p.name)}
+
+
+def task_class(name: str) -> type[Task]:
+    """The task called `name`.
+
+    Raises:
+        UserError: no installed task has that name.
+    """
+    if name in tasks():
+        return tasks()[name]
+    raise UserError(f"task={name} is not a task. Tasks: {', '.join(tasks())}. {did_you_mean(name, tasks())}".rstrip())

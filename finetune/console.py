@@ -1,0 +1,163 @@
+"""What a person sees: plans, rows, scores, the end of a run. Formats; decides nothing."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from finetune.artifacts import publish as publishing
+from finetune.artifacts.predict import predict, read_inputs
+from finetune.data.encoding import IGNORED
+from finetune.data.prepare import Prepared
+from finetune.doctor import Finding
+from finetune.errors import MachineError, UserError
+from finetune.plan import frozen
+from finetune.plan.plan import Plan
+from finetune.plan.run_folder import RunFolder
+from finetune.plan.show import show
+
+# Markup is off: user data and paths may hold square brackets.
+console = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=not sys.stdout.isatty())
+log = logging.getLogger("finetune")
+
+
+@contextmanager
+def session() -> Iterator[None]:
+    """Our own log lines on the console; the libraries' bars and advice off."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    import datasets
+    import transformers
+
+    datasets.disable_progress_bars()
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    handler = RichHandler(console=console, show_path=False, show_level=False, show_time=False)
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        yield
+    log.removeHandler(handler)
+
+
+def show_plan(plan: Plan) -> None:
+    """Print a plan."""
+    show(plan, console)
+
+
+def show_scores(scores: dict[str, float], baseline: dict[str, float]) -> None:
+    """Print scores, beside the untouched model's where they are known."""
+    table = Table(box=None, padding=(0, 3, 0, 0))
+    for heading in ("metric", "fine-tuned", *(["untouched"] if baseline else [])):
+        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    for name, value in scores.items():
+        table.add_row(name, f"{value:.4f}", *([f"{baseline[name]:.4f}" if name in baseline else "—"] if baseline else []))
+    console.print(table)
+
+
+def conclude(folder: RunFolder) -> None:
+    """The end of a run: its scores, where it lies, what to do next."""
+    outcome = folder.read("evaluation.json")
+    console.print(f"\ntrained in {outcome['training_seconds']:.0f} s, scored on {outcome['rows']} validation rows\n")
+    show_scores(outcome["scores"], outcome["baseline"] or {})
+    name, greater = outcome["score"]
+    if outcome["baseline"] and (outcome["scores"][name] > outcome["baseline"][name]) != greater:
+        console.print(f"\n{name} is no better than the untouched model's")
+    findings = folder.read("verification.json")
+    console.print(f"\nverified in a fresh process: {', '.join(finding['name'] for finding in findings)}")
+    console.print(f"run folder: {folder.path}", markup=False)
+    console.print("\nnext:")
+    for command in (f'predict {folder.path} "…"', f"evaluate {folder.path}", f"publish {folder.path} --repo-id me/name"):
+        console.print(f"  finetune {command}", markup=False, highlight=False)
+
+
+def show_rows(prepared: Prepared, split: str, count: int) -> None:
+    """Rows as they are trained: what carries a label is marked."""
+    if split not in prepared.report:
+        raise UserError(f"--split {split}: the data has the splits {', '.join(prepared.report)}")
+    for name, account in prepared.report.items():
+        console.print(f"{name}: {json.dumps(account, ensure_ascii=False)}", markup=False)
+    rows = prepared.rows(split)
+    for index, row in enumerate(rows.select(range(min(count, len(rows))))):
+        console.print(f"\n── {split} row {index}, {len(row['input_ids'])} tokens", markup=False)
+        for text, trained in _spans(row, prepared.tokenizer):
+            console.print(_marked(text, trained), style="green" if trained else "dim", end="", markup=False, highlight=False)
+        console.print("" if isinstance(row["labels"], list) else f"\nlabel: {_label(row['labels'], prepared.facts)}")
+
+
+def _spans(row: dict[str, Any], tokenizer: Any) -> Iterator[tuple[str, bool]]:
+    """Decoded runs of tokens that are trained, or not."""
+    labels = row["labels"] if _is_per_token(row) else [IGNORED] * len(row["input_ids"])
+    start = 0
+    for at in range(1, len(labels) + 1):
+        if at == len(labels) or (labels[at] == IGNORED) != (labels[start] == IGNORED):
+            yield tokenizer.decode(row["input_ids"][start:at]), labels[start] != IGNORED
+            start = at
+
+
+def _is_per_token(row: dict[str, Any]) -> bool:
+    return isinstance(row["labels"], list) and len(row["labels"]) == len(row["input_ids"])
+
+
+def _marked(text: str, trained: bool) -> str:
+    """Without colours, trained text stands in brackets."""
+    return text if console.is_terminal or not trained else f"⟦{text}⟧"
+
+
+def _label(label: Any, facts: dict[str, Any]) -> str:
+    return facts["labels"][label] if isinstance(label, int) and facts.get("labels") else str(label)
+
+
+def answer(folder: RunFolder, options: argparse.Namespace) -> None:
+    """Print or write one JSON line for each input."""
+    inputs: list[Any] = read_inputs(options.input) if options.input else options.text
+    inputs = inputs or [line.rstrip("\n") for line in sys.stdin if line.strip()]
+    if not inputs:
+        raise UserError('nothing to answer: finetune predict RUN "a text", or --input FILE')
+    found = predict(folder, inputs, {"max_new_tokens": options.max_new_tokens})
+    if not options.output:
+        for item in found:
+            print(json.dumps(item, ensure_ascii=False), flush=True)
+        return
+    lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in found)
+    try:
+        options.output.write_text(lines, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output {options.output}: {error.strerror}") from None
+
+
+def publish(folder: RunFolder, options: argparse.Namespace) -> None:
+    """Upload a run, or list what would be uploaded."""
+    plan = frozen.read(folder)
+    config = plan.config.publish
+    config.repo_id = options.repo_id or config.repo_id
+    config.private = config.private and not options.public
+    if options.dry_run:
+        for upload in publishing.dry_run(folder, plan, config):
+            console.print(f"{upload.size:>12,}  {upload.name}", markup=False, highlight=False)
+        console.print(f"to {config.repo_id}, {'private' if config.private else 'public'}; nothing was uploaded")
+        return
+    console.print(f"published: {publishing.publish(folder, config)}", markup=False)
+
+
+def show_diagnosis(findings: list[Finding]) -> None:
+    """Print what the machine can do.
+
+    Raises:
+        MachineError: something that every run needs is missing.
+    """
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for finding in findings:
+        table.add_row("✓" if finding.ok else "✗" if finding.needed else "–", finding.name, finding.detail)
+    console.print(table)
+    if missing := [finding.name for finding in findings if finding.needed and not finding.ok]:
+        raise MachineError(f"this machine cannot train yet: {', '.join(missing)}")

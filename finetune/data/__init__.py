@@ -1,0 +1,1 @@
+"""From raw rows to prepared ones. Knows nothing of models' heads or trainers."""

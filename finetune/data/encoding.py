@@ -1,0 +1,89 @@
+"""Raw rows to model inputs, in batches, with every row accounted for: read = kept + dropped.
+
+Knows lengths and counts. What a row means comes from the task, as two functions.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+
+from finetune.config.task import Encoded, RowError
+from finetune.errors import UserError
+
+BATCH = 1000
+IGNORED = -100
+
+Columns = dict[str, Any]
+Read = Callable[[dict[str, Any], int], Any]
+"""From a raw row and its index to what is tokenized; raises RowError to drop the row with a reason."""
+Tokenize = Callable[[Sequence[Any], int | None], list[Columns]]
+"""From read rows to model inputs, one mapping each; a maximum length cuts them, None leaves them whole."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How many tokens a row may have, and what becomes of a longer one: drop, truncate or error."""
+
+    max_length: int
+    overlong: str
+
+
+def encode(rows: Dataset, read: Read, tokenize: Tokenize, limit: Limit) -> Encoded:
+    """Encode every row that can be read and fits.
+
+    Raises:
+        UserError: a row is too long and `limit.overlong` is `error`, or whatever `read` and `tokenize` raise.
+    """
+    encoded = Encoded(read=len(rows))
+    kept: list[Columns] = []
+    for indices, batch in _batches(rows):
+        readable = list(_readable(indices, batch, read, encoded))
+        whole = tokenize([item for _, item in readable], None) if readable else []
+        for (index, item), columns in zip(readable, whole, strict=True):
+            fitted = _fit(index, item, columns, tokenize, limit, encoded)
+            kept.extend([fitted] if fitted else [])
+    encoded.note("tokens", sum(len(columns["input_ids"]) for columns in kept))
+    encoded.rows = Dataset.from_list(kept)
+    return encoded
+
+
+def _batches(rows: Dataset) -> Iterator[tuple[range, list[dict[str, Any]]]]:
+    """Indices and rows, a thousand at a time."""
+    for start in range(0, len(rows), BATCH):
+        chunk = rows[start : start + BATCH]
+        indices = range(start, min(start + BATCH, len(rows)))
+        yield indices, [{name: values[at - start] for name, values in chunk.items()} for at in indices]
+
+
+def _readable(
+    indices: range, batch: list[dict[str, Any]], read: Read, encoded: Encoded
+) -> Iterator[tuple[int, Any]]:
+    for index, row in zip(indices, batch, strict=True):
+        try:
+            yield index, read(row, index)
+        except RowError as error:
+            encoded.drop(str(error), index)
+
+
+def _fit(  # noqa: PLR0913 - one row, on its way from one end of the stage to the other
+    index: int, item: Any, columns: Columns, tokenize: Tokenize, limit: Limit, encoded: Encoded
+) -> Columns | None:
+    """The row if it fits and has something to train; cut, dropped or refused otherwise."""
+    length = len(columns["input_ids"])
+    if length > limit.max_length:
+        if limit.overlong == "error":
+            raise UserError(f"row {index} has {length} tokens, more than tokenizer.max_length={limit.max_length}")
+        if limit.overlong == "drop":
+            return encoded.drop(f"longer than {limit.max_length} tokens", index)
+        encoded.note("truncated")
+        columns = tokenize([item], limit.max_length)[0]
+    if nothing_to_train(columns["labels"]):
+        return encoded.drop("nothing to train", index)
+    return columns
+
+
+def nothing_to_train(labels: Any) -> bool:
+    """Whether token labels ignore every token."""
+    return isinstance(labels, list) and all(label == IGNORED for label in labels)

@@ -1,0 +1,1 @@
+"""Measuring what was trained: the metrics, and the loops that produce what they score."""

@@ -1,0 +1,77 @@
+"""One evaluation for every stage: before training, during it, after it, and in another process.
+
+The loss is exact, the sum over all items divided by their number, whatever the batch size; logits are reduced batch by
+batch and never kept, so memory does not grow with the rows.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from finetune.config.task import Facts, Task
+from finetune.errors import UserError
+from finetune.evaluation import metrics
+from finetune.models.precision import autocast
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How rows are scored: the same for every model they are scored with."""
+
+    task: Task
+    facts: Facts
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
+    compute: str
+    """The dtype of matrix products."""
+    batch_size: int
+    names: tuple[str, ...]
+    """The metrics."""
+
+    def __call__(self, model: Any, rows: Dataset) -> dict[str, float]:
+        """Scores of a model on prepared rows.
+
+        Raises:
+            UserError: the loss is not a finite number.
+        """
+        was_training = model.training
+        model.eval()
+        try:
+            scores = self._scores(model, rows)
+        finally:
+            model.train(was_training)
+        if not np.isfinite(scores["loss"]):
+            raise UserError(f"the evaluation loss is {scores['loss']}: the model produces no finite numbers on this data")
+        return self.task.summarize(scores)
+
+    @torch.no_grad()
+    def _scores(self, model: Any, rows: Dataset) -> dict[str, float]:
+        total, items = 0.0, 0
+        predictions, references = [], []
+        for batch in self._batches(rows, model.device):
+            with autocast(self.compute):
+                output = model(**batch)
+            weight = self.task.weight(batch)
+            total, items = total + float(output.loss) * weight, items + weight
+            predicted, expected = self.task.outcomes(output.logits, batch)
+            predictions.append(predicted.float().cpu().numpy())
+            references.append(expected.float().cpu().numpy())
+        found = metrics.compute(self.names, _joined(predictions), _joined(references))
+        return {"loss": total / max(items, 1), **found}
+
+    def _batches(self, rows: Dataset, device: torch.device) -> Iterator[dict[str, Any]]:
+        """Longest rows first: little padding, and what does not fit in memory fails at once."""
+        lengths = np.array([len(ids) for ids in rows["input_ids"]])
+        order = np.argsort(-lengths, kind="stable")
+        for start in range(0, len(order), self.batch_size):
+            batch = self.collate([rows[int(at)] for at in order[start : start + self.batch_size]])
+            yield {name: value.to(device) for name, value in batch.items()}
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    """Batches end to end; whole numbers as integers, which is what labels are compared as."""
+    values = np.concatenate(parts)
+    return values.astype(np.int64) if np.array_equal(values, values.round()) else values

@@ -1,0 +1,80 @@
+"""Parameter-efficient fine-tuning: every PEFT method, by its own name and options."""
+
+import re
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from transformers import PreTrainedModel
+
+from finetune.config import options
+from finetune.config.suggest import did_you_mean
+from finetune.errors import UserError
+
+FULL = "full"
+
+
+def apply(model: PreTrainedModel, adapter: dict[str, Any], peft_type: str | None, fresh: tuple[str, ...]) -> Any:
+    """The model with its adapter; freshly made modules stay trainable and are saved with it.
+
+    Raises:
+        UserError: a target names no module of the model.
+    """
+    if adapter["method"] == FULL:
+        return model
+    config = build(model, adapter, peft_type, fresh)
+    try:
+        return get_peft_model(model, config)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"adapter={adapter['method']} does not fit {type(model).__name__}: {error}") from None
+
+
+def build(model: PreTrainedModel, adapter: dict[str, Any], peft_type: str | None, fresh: tuple[str, ...]) -> PeftConfig:
+    """The library's config object for a method and this model."""
+    given = {name: value for name, value in adapter.items() if name != "method"}
+    config = options.resolve(options.methods("adapter")[adapter["method"]])(**{"task_type": peft_type, **given})
+    _check_targets(model, given.get("target_modules"))
+    if fresh and hasattr(config, "modules_to_save"):
+        config.modules_to_save = sorted({*(config.modules_to_save or []), *fresh})
+    if fresh and hasattr(config, "exclude_modules") and config.exclude_modules is None:
+        # A module cannot be both adapted and trained whole.
+        config.exclude_modules = rf"(.*\.)?({'|'.join(map(re.escape, fresh))})(\..*)?"
+    return config
+
+
+def prepare_quantized(model: PreTrainedModel, checkpointing: bool) -> PreTrainedModel:
+    """Norms and embeddings in fp32 and, where asked, inputs that carry gradients."""
+    prepared: PreTrainedModel = prepare_model_for_kbit_training(model, use_gradient_checkpointing=checkpointing)
+    return prepared
+
+
+def cast_trainable(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Trained weights in `dtype`, whatever the frozen ones are in."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(dtype)
+
+
+def load(base: PreTrainedModel, folder: str) -> Any:
+    """A saved adapter on its base."""
+    return PeftModel.from_pretrained(base, folder)
+
+
+def is_adapted(model: Any) -> bool:
+    """Whether the model carries an adapter."""
+    return isinstance(model, PeftModel)
+
+
+def _check_targets(model: PreTrainedModel, targets: Any) -> None:
+    """Every pattern of a list must name something: PEFT is content when one of them does."""
+    if not isinstance(targets, list):
+        return
+    names = [name for name, module in model.named_modules() if name and not list(module.children())]
+    leaves = sorted({name.rpartition(".")[2] for name in names})
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name, _ in model.named_modules()):
+            hint = did_you_mean(str(target), leaves)
+            raise UserError(
+                f"adapter.target_modules: {target} names no module of {type(model).__name__}. "
+                f"Modules: {', '.join(leaves)}. {hint}".rstrip()
+            )

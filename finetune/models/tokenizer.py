@@ -1,0 +1,76 @@
+"""The tokenizer as training and serving both use it: template, pad token, length."""
+
+import logging
+from pathlib import Path
+
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from finetune.config.schema import TokenizerConfig
+from finetune.errors import UserError
+from finetune.models.source import Source
+
+RESERVED_PADS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<unk>")
+# Tokenizers without a limit of their own report a huge number.
+UNLIMITED = 1_000_000
+log = logging.getLogger(__name__)
+
+
+def load(config: TokenizerConfig, source: Source, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer with a pad token and the chat template of the recipe.
+
+    Raises:
+        UserError: there is no tokenizer at the path, or no token to pad with.
+    """
+    path = config.path or source.path
+    revision = config.revision if config.path else source.revision
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise UserError(f"tokenizer {path} cannot be loaded: {_first_line(error)}") from None
+    if config.chat_template:
+        tokenizer.chat_template = _template(config.chat_template)
+    _pad(tokenizer, config.pad_token)
+    return tokenizer
+
+
+def max_length(config: TokenizerConfig, tokenizer: PreTrainedTokenizerBase, model: PretrainedConfig) -> int:
+    """Tokens a row may have: what the recipe says, at most what the model has positions for.
+
+    Raises:
+        UserError: the recipe asks for more than the model's positions, or neither states a limit.
+    """
+    positions = getattr(model.get_text_config(), "max_position_embeddings", None)
+    limits = [limit for limit in (positions, tokenizer.model_max_length) if limit and limit < UNLIMITED]
+    if config.max_length is None and not limits:
+        raise UserError("tokenizer.max_length must be set: neither the model nor its tokenizer states a limit")
+    if config.max_length and positions and config.max_length > positions:
+        raise UserError(f"tokenizer.max_length={config.max_length} is more than the model's {positions} positions")
+    return config.max_length or min(limits)
+
+
+def _template(text: str) -> str:
+    """A template as written, or the content of the file it names."""
+    if "{" in text:
+        return text
+    file = Path(text).expanduser()
+    if not file.is_file():
+        raise UserError(f"tokenizer.chat_template={text}: there is no such file, and it is not a Jinja template")
+    return file.read_text(encoding="utf-8")
+
+
+def _pad(tokenizer: PreTrainedTokenizerBase, wanted: str | None) -> None:
+    """Padding never ends a sequence by accident: a reserved token is preferred to the end-of-sequence token."""
+    vocabulary = tokenizer.get_vocab()
+    if wanted and wanted not in vocabulary:
+        raise UserError(f"tokenizer.pad_token={wanted} is not in the vocabulary")
+    if tokenizer.pad_token and not wanted:
+        return
+    chosen = wanted or next((token for token in RESERVED_PADS if token in vocabulary), tokenizer.eos_token)
+    if chosen is None:
+        raise UserError("the tokenizer has no token to pad with; write tokenizer.pad_token=…")
+    log.info("the tokenizer has no pad token; %s pads", chosen)
+    tokenizer.pad_token = chosen
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,99 @@
+"""The layout of a run's folder: one name for each thing a run leaves behind.
+
+    config.yaml         the resolved config, `finetune train recipe=config.yaml` runs it again
+    plan.json           what was decided before the first step; the only file a rank reads
+    metrics.jsonl       one object a line: step, epoch and raw numbers
+    log.txt             what was printed
+    checkpoints/        checkpoint-N, to resume from
+    model/              the trained model, as transformers and peft load it
+    probe.safetensors   inputs and logits of the trained model, for verification
+    evaluation.json     scores, and the untouched model's
+    answers.jsonl       generated answers, where the recipe asks for them
+    verification.json   what a fresh process found when it loaded model/
+    status.json         the stage reached, and how it ended
+"""
+
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder that holds, or will hold, one run."""
+
+    path: Path
+
+    def __truediv__(self, name: str) -> Path:
+        return self.path / name
+
+    @property
+    def model(self) -> Path:
+        """The trained model."""
+        return self.path / "model"
+
+    def read(self, name: str) -> Any:
+        """A JSON file of the run, or None where it is not there yet."""
+        file = self.path / name
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    def write(self, name: str, value: Any) -> None:
+        """Write a JSON file of the run, whole or not at all."""
+        staged = self.path / f".{name}"
+        staged.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        staged.replace(self.path / name)
+
+    def reached(self, stage: str, **details: Any) -> None:
+        """Record how far the run has come."""
+        self.write("status.json", {"stage": stage, **details})
+
+
+def create(output_dir: str, name: str) -> RunFolder:
+    """A new folder `output_dir/name/time`, never one that exists.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    base = Path(output_dir).expanduser() / name / datetime.now().strftime("%Y%m%d-%H%M%S")
+    for attempt in range(1000):
+        path = base if attempt == 0 else base.with_name(f"{base.name}-{attempt}")
+        try:
+            path.mkdir(parents=True)
+            return RunFolder(path)
+        except FileExistsError:
+            if not path.is_dir():
+                raise UserError(f"output_dir={output_dir}: {path.parent} is not a folder") from None
+        except OSError as error:
+            raise UserError(f"output_dir={output_dir} cannot be written: {error.strerror}") from None
+    raise UserError(f"output_dir={output_dir}: no free folder below {base.parent}")
+
+
+def check_writable(output_dir: str) -> None:
+    """Refuse a folder that could not hold a run, before anything is computed.
+
+    Raises:
+        UserError: the folder, or the nearest one above it that exists, cannot be written.
+    """
+    import os
+
+    nearest = Path(output_dir).expanduser().absolute()
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise UserError(f"output_dir={output_dir} cannot be written: {nearest} is not a folder this user may write to")
+
+
+def find(path: str) -> RunFolder:
+    """The run at a path.
+
+    Raises:
+        UserError: there is no run.
+    """
+    folder = RunFolder(Path(path).expanduser())
+    if not (folder / "plan.json").is_file():
+        raise UserError(f"{path} is not the folder of a run (it has no plan.json). Runs lie below runs/NAME/TIME.")
+    return folder

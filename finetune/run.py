@@ -1,0 +1,56 @@
+"""The program: the straight line from a config to a verified model."""
+
+from finetune.artifacts import publish, verify
+from finetune.config.schema import Config
+from finetune.data.prepare import Prepared, prepare
+from finetune.errors import FinetuneError
+from finetune.plan import checks, frozen, plan
+from finetune.plan.plan import Plan
+from finetune.plan.run_folder import RunFolder, create
+from finetune.worker import work
+
+
+def planned(config: Config) -> tuple[Plan, Prepared]:
+    """Prepare and plan; nothing is written but the prepared rows."""
+    early = list(checks.early(config))
+    prepared = prepare(config)
+    return plan.make(config, prepared, early), prepared
+
+
+def run(config: Config) -> RunFolder:
+    """Train, verify and publish as the config says."""
+    made, prepared = planned(config)
+    folder = frozen_folder(made, prepared)
+    work(folder)
+    finish(folder, made)
+    return folder
+
+
+def frozen_folder(made: Plan, prepared: Prepared) -> RunFolder:
+    """A new folder that holds the frozen plan."""
+    folder = create(made.config.output_dir, made.config.name)
+    frozen.freeze(made, folder)
+    folder.write("questions.json", questions(made, prepared))
+    folder.reached("planned")
+    return folder
+
+
+def questions(made: Plan, prepared: Prepared) -> list[dict]:
+    """What is asked of the model after training, and the answers expected."""
+    wanted = made.config.evaluation.generation.rows
+    rows = prepared.raw["validation"].select(range(min(wanted, len(prepared.raw["validation"]))))
+    asked = (made.config.task.question(row, made.facts) for row in rows)
+    return [{"prompt": prompt, "answer": answer} for prompt, answer in asked]
+
+
+def finish(folder: RunFolder, made: Plan) -> None:
+    """Verify in a fresh process, then publish if asked."""
+    try:
+        verify.run(folder)
+    except FinetuneError as error:
+        folder.reached("verification failed", reason=str(error))
+        raise
+    folder.reached("verified")
+    if made.config.publish.to == "hub":
+        publish.publish(folder, made.config.publish)
+        folder.reached("published")

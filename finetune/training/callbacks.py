@@ -1,0 +1,91 @@
+"""What happens beside the steps: metrics to a file, progress to the screen, a stop when numbers stop being numbers."""
+
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from finetune.errors import UserError
+
+
+class MetricsFile(TrainerCallback):
+    """One JSON object a line with raw numbers, for every logged step and evaluation."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+    ) -> None:
+        """Append the logged numbers."""
+        if state.is_world_process_zero:
+            entry = {"step": state.global_step, "time": round(time.time(), 3), **_numbers(logs or {})}
+            with self.file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(entry) + "\n")
+
+
+class Heartbeat(TrainerCallback):
+    """A bar on a terminal; a plain line at every logged step elsewhere."""
+
+    def __init__(self) -> None:
+        self.bar: Progress | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Start the bar where there is a terminal to draw it on."""
+        if sys.stdout.isatty():
+            columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                       TextColumn("{task.description}"))
+            self.bar = Progress(*columns)
+            self.bar.start()
+            self.bar.add_task("", total=state.max_steps)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Move the bar."""
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], completed=state.global_step)
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+    ) -> None:
+        """Show the newest numbers."""
+        shown = ("loss", "eval_loss", "learning_rate", "grad_norm")
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in _numbers(logs or {}).items() if name in shown)
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], description=numbers)
+        elif numbers and state.is_world_process_zero:
+            print(f"step {state.global_step}/{state.max_steps}  {numbers}", flush=True)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Take the bar away."""
+        if self.bar:
+            self.bar.stop()
+
+
+class FiniteLoss(TrainerCallback):
+    """A loss or gradient that is not a finite number ends the run; nothing of it is saved or published."""
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
+    ) -> None:
+        """Look at what was logged.
+
+        Raises:
+            UserError: a number is not finite.
+        """
+        for name, value in _numbers(logs or {}).items():
+            if not math.isfinite(value):
+                raise UserError(
+                    f"{name} is {value} at step {state.global_step}. Lower trainer.learning_rate, or use precision=fp32; "
+                    f"the last checkpoint, if any, is untouched."
+                )
+
+
+def _numbers(logs: dict[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in logs.items() if isinstance(value, (int, float))}

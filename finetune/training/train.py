@@ -1,0 +1,117 @@
+"""The train stage: plan to trained model and scores. Knows no config composition, no verification and no Hub."""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, load_from_disk
+from transformers import PreTrainedTokenizerBase, set_seed
+
+from finetune.evaluation.evaluate import Evaluation
+from finetune.models import adapter, model, quantization, tokenizer
+from finetune.models.model import Loaded
+from finetune.models.precision import DTYPES
+from finetune.plan.plan import Plan
+from finetune.plan.run_folder import RunFolder
+from finetune.training.callbacks import FiniteLoss, Heartbeat, MetricsFile
+from finetune.training.trainer import add_callbacks, assemble
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What the stage hands on."""
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    baseline: dict[str, float] | None
+    """Scores of the untouched model."""
+    scores: dict[str, float]
+    seconds: float
+
+
+def train(plan: Plan, folder: RunFolder) -> Trained:
+    """Train as planned."""
+    set_seed(plan.config.seed)
+    words = load_tokenizer(plan)
+    rows = {split: load_rows(plan, split) for split in ("train", "validation")}
+    evaluation = evaluation_of(plan, words)
+
+    loaded = load_base(plan)
+    plan.config.task.configure(loaded.model, words, plan.facts)
+    baseline = _baseline(plan, evaluation, loaded.model, rows["validation"])
+
+    set_seed(plan.config.seed)
+    adapted = _adapted(plan, loaded)
+    _track(plan, folder)
+    trainer = assemble(plan, adapted, words, rows, evaluation, str(folder / "checkpoints"))
+    adapter.cast_trainable(trainer.model, DTYPES[plan.precision.trainable])
+    add_callbacks(trainer, [MetricsFile(folder / "metrics.jsonl"), Heartbeat(), FiniteLoss()])
+    result = trainer.train(resume_from_checkpoint=plan.config.trainer.get("resume_from_checkpoint"))
+
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    scores = evaluation(trained, rows["validation"])
+    return Trained(trained, words, baseline, scores, result.metrics["train_runtime"])
+
+
+def load_rows(plan: Plan, split: str) -> Dataset:
+    """The prepared rows of a split, memory-mapped."""
+    return load_from_disk(str(Path(plan.rows) / split))
+
+
+def load_tokenizer(plan: Plan) -> PreTrainedTokenizerBase:
+    """The tokenizer the rows were made with."""
+    return tokenizer.load(plan.config.tokenizer, plan.source, plan.config.model.trust_remote_code)
+
+
+def evaluation_of(plan: Plan, words: PreTrainedTokenizerBase) -> Evaluation:
+    """How this run scores a model."""
+    config = plan.config
+    size = config.evaluation.batch_size or plan.arguments.get("per_device_eval_batch_size", 8)
+    names = config.evaluation.metrics or config.task.metrics(plan.facts)
+    return Evaluation(config.task, plan.facts, config.task.collator(words), plan.precision.compute, size, tuple(names))
+
+
+def load_base(plan: Plan) -> Loaded:
+    """The untouched model, in the dtype of the plan: trained weights as planned, frozen ones as they are stored."""
+    config = plan.config
+    architecture = model.config(config.model, plan.source, config.task, plan.facts)
+    quantizer = quantization.config(config.quantization, plan.precision)
+    whole = config.adapter["method"] == adapter.FULL
+    dtype = plan.precision.trainable if whole else config.model.dtype
+    return model.load(config.model, plan.source, architecture, config.task, dtype, quantizer)
+
+
+def _baseline(plan: Plan, evaluation: Evaluation, base: Any, rows: Dataset) -> dict[str, float] | None:
+    if not plan.config.evaluation.baseline:
+        return None
+    log.info("scoring the untouched model on %d rows", len(rows))
+    return evaluation(base, rows)
+
+
+def _adapted(plan: Plan, loaded: Loaded) -> Any:
+    """The model with its adapter, trained weights in their dtype."""
+    base = loaded.model
+    if plan.config.quantization["method"] != quantization.NONE:
+        base = adapter.prepare_quantized(base, checkpointing=bool(plan.arguments.get("activation_checkpointing")))
+    adapted = adapter.apply(base, plan.config.adapter, plan.config.task.peft_type, loaded.fresh)
+    adapter.cast_trainable(adapted, DTYPES[plan.precision.trainable])
+    return adapted
+
+
+def _track(plan: Plan, folder: RunFolder) -> None:
+    """Trackers keep their files in the run's folder and stay offline, unless the recipe or the user says otherwise."""
+    settings = {
+        "WANDB_PROJECT": plan.config.tracking.project,
+        "WANDB_DIR": str(folder.path),
+        "WANDB_LOG_MODEL": "false",
+        "TRACKIO_DIR": str(folder / "trackio"),
+        "TENSORBOARD_LOGGING_DIR": str(folder / "tensorboard"),
+    }
+    if not plan.config.tracking.online:
+        settings["WANDB_MODE"] = "offline"
+    for name, value in settings.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,44 @@
+"""What a rank runs: the frozen plan in, a trained and scored model out. No Hydra, no Hub."""
+
+import json
+
+from finetune.artifacts import verify
+from finetune.artifacts.save import save
+from finetune.evaluation import generation
+from finetune.plan import frozen
+from finetune.plan.plan import Plan
+from finetune.plan.run_folder import RunFolder
+from finetune.training.train import Trained, train
+
+
+def work(folder: RunFolder) -> None:
+    """Train, score and save one run."""
+    plan = frozen.read(folder)
+    folder.reached("training")
+    trained = train(plan, folder)
+    folder.reached("evaluating")
+    generated = _answers(trained, plan, folder)
+    save(trained.model, trained.tokenizer, folder.model)
+    verify.record(trained, plan, folder)
+    folder.write("evaluation.json", {
+        "score": plan.config.task.score(plan.facts),
+        "rows": plan.report["validation"]["kept"],
+        "scores": {**trained.scores, **generated},
+        "baseline": trained.baseline,
+        "training_seconds": round(trained.seconds, 1),
+    })
+    folder.reached("saved")
+
+
+def _answers(trained: Trained, plan: Plan, folder: RunFolder) -> dict[str, float]:
+    """Generated answers, where the recipe asks for them: kept as text, scored as shares."""
+    questions = folder.read("questions.json")
+    if not questions:
+        return {}
+    config = plan.config.evaluation.generation
+    answers = generation.answer_all(
+        plan.config.task, trained.model, trained.tokenizer, questions, plan.precision.compute, config
+    )
+    lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+    (folder / "answers.jsonl").write_text(lines, encoding="utf-8")
+    return generation.scores(answers)
