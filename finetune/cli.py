@@ -1,9 +1,10 @@
 """The verbs. Parses words, prints outcomes, turns errors into exit codes; nothing heavy is imported before it is needed.
 
-    finetune VERB [recipe=NAME] [key=value …]
+finetune VERB [recipe=NAME] [key=value …]
 """
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -17,12 +18,23 @@ OVERRIDES = "Hydra overrides: recipe=NAME or recipe=./mine.yaml, group=option, k
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a verb and exit with its code: 0 done, 1 our fault, 2 the input, 3 the machine."""
-    options = _parser().parse_args(arguments)
-    sys.exit(_guarded(options.verb, options))
+    sys.exit(_guarded(*_parsed(_parser(), arguments)))
+
+
+def _parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> tuple[Verb, argparse.Namespace]:
+    """The verb and its options; overrides may stand on either side of a flag."""
+    options, rest = parser.parse_known_args(arguments)
+    if strays := [word for word in rest if word.startswith("-") or not hasattr(options, "overrides")]:
+        parser.error(f"unrecognized arguments: {' '.join(strays)}")
+    if rest:
+        options.overrides += rest
+    return options.verb, options
 
 
 def _guarded(verb: Verb, options: argparse.Namespace) -> int:
     """A user's error is one message and no traceback."""
+    # bitsandbytes speaks of a missing optional kernel at import, whether or not anything is quantized.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         verb(options)
     except FinetuneError as error:
@@ -101,7 +113,9 @@ def _config_verb(
     return parser
 
 
-def _run_verb(verbs: "argparse._SubParsersAction[_Parser]", name: str, text: str, verb: Verb) -> argparse.ArgumentParser:
+def _run_verb(
+    verbs: "argparse._SubParsersAction[_Parser]", name: str, text: str, verb: Verb
+) -> argparse.ArgumentParser:
     parser = _verb(verbs, name, text, verb)
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
     return parser
@@ -115,7 +129,9 @@ def _version() -> str:
 
 def _train(options: argparse.Namespace) -> None:
     if options.multirun:
-        raise UserError("-m is kept for sweeps, which this version does not run yet; start one training for each point")
+        raise UserError(
+            "-m is kept for sweeps, which this version does not run yet; start one training for each point"
+        )
     from finetune.config.check import load_config
 
     config, _ = load_config(options.overrides)

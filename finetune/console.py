@@ -60,7 +60,9 @@ def show_scores(scores: dict[str, float], baseline: dict[str, float]) -> None:
     for heading in ("metric", "fine-tuned", *(["untouched"] if baseline else [])):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     for name, value in scores.items():
-        table.add_row(name, f"{value:.4f}", *([f"{baseline[name]:.4f}" if name in baseline else "—"] if baseline else []))
+        table.add_row(
+            name, f"{value:.4f}", *([f"{baseline[name]:.4f}" if name in baseline else "—"] if baseline else [])
+        )
     console.print(table)
 
 
@@ -76,7 +78,11 @@ def conclude(folder: RunFolder) -> None:
     console.print(f"\nverified in a fresh process: {', '.join(finding['name'] for finding in findings)}")
     console.print(f"run folder: {folder.path}", markup=False)
     console.print("\nnext:")
-    for command in (f'predict {folder.path} "…"', f"evaluate {folder.path}", f"publish {folder.path} --repo-id me/name"):
+    for command in (
+        f'predict {folder.path} "…"',
+        f"evaluate {folder.path}",
+        f"publish {folder.path} --repo-id me/name",
+    ):
         console.print(f"  finetune {command}", markup=False, highlight=False)
 
 
@@ -90,7 +96,9 @@ def show_rows(prepared: Prepared, split: str, count: int) -> None:
     for index, row in enumerate(rows.select(range(min(count, len(rows))))):
         console.print(f"\n── {split} row {index}, {len(row['input_ids'])} tokens", markup=False)
         for text, trained in _spans(row, prepared.tokenizer):
-            console.print(_marked(text, trained), style="green" if trained else "dim", end="", markup=False, highlight=False)
+            console.print(
+                _marked(text, trained), style="green" if trained else "dim", end="", markup=False, highlight=False
+            )
         console.print("" if isinstance(row["labels"], list) else f"\nlabel: {_label(row['labels'], prepared.facts)}")
 
 

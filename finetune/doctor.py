@@ -48,7 +48,9 @@ def _findings() -> Iterator[Finding]:
     for extra, packages in EXTRAS.items():
         yield _extra(extra, packages)
     yield _hub()
-    yield Finding("Hub token", bool(get_token()), "present" if get_token() else "none: only needed for private or gated")
+    yield Finding(
+        "Hub token", bool(get_token()), "present" if get_token() else "none: only needed for private or gated"
+    )
     yield _cache()
 
 

@@ -20,13 +20,16 @@ def work(folder: RunFolder) -> None:
     generated = _answers(trained, plan, folder)
     save(trained.model, trained.tokenizer, folder.model)
     verify.record(trained, plan, folder)
-    folder.write("evaluation.json", {
-        "score": plan.config.task.score(plan.facts),
-        "rows": plan.report["validation"]["kept"],
-        "scores": {**trained.scores, **generated},
-        "baseline": trained.baseline,
-        "training_seconds": round(trained.seconds, 1),
-    })
+    folder.write(
+        "evaluation.json",
+        {
+            "score": plan.config.task.score(plan.facts),
+            "rows": plan.report["validation"]["kept"],
+            "scores": {**trained.scores, **generated},
+            "baseline": trained.baseline,
+            "training_seconds": round(trained.seconds, 1),
+        },
+    )
     folder.reached("saved")
 
 

@@ -17,16 +17,18 @@ def write(plan: Plan, folder: RunFolder, repo_id: str) -> None:
     """Write README.md into the artifact."""
     evaluation = folder.read("evaluation.json")
     data = _data(plan, evaluation, repo_id)
-    text = "\n\n".join([
-        f"---\n{data.to_yaml()}\n---",
-        f"# {repo_id.rpartition('/')[2]}",
-        _what(plan),
-        "## Scores\n\n" + _scores(evaluation),
-        "## Use\n\n" + _use(plan, repo_id),
-        "## Training data\n\n" + _rows(plan),
-        "## Recipe\n\n```yaml\n" + recipe(plan) + "```",
-        "## Versions\n\n" + ", ".join(f"{name} {found}" for name, found in plan.environment["versions"].items()),
-    ])
+    text = "\n\n".join(
+        [
+            f"---\n{data.to_yaml()}\n---",
+            f"# {repo_id.rpartition('/')[2]}",
+            _what(plan),
+            "## Scores\n\n" + _scores(evaluation),
+            "## Use\n\n" + _use(plan, repo_id),
+            "## Training data\n\n" + _rows(plan),
+            "## Recipe\n\n```yaml\n" + recipe(plan) + "```",
+            "## Versions\n\n" + ", ".join(f"{name} {found}" for name, found in plan.environment["versions"].items()),
+        ]
+    )
     ModelCard(text + "\n").save(folder.model / "README.md")
 
 

@@ -23,5 +23,7 @@ def evaluate(folder: RunFolder, split: str) -> dict[str, float]:
     try:
         rows = load_rows(plan, split)
     except FileNotFoundError:
-        raise UserError(f"the prepared rows of the run are gone; `finetune plan recipe={folder / 'config.yaml'}` makes them again") from None
+        raise UserError(
+            f"the prepared rows of the run are gone; `finetune plan recipe={folder / 'config.yaml'}` makes them again"
+        ) from None
     return evaluation_of(plan, AutoTokenizer.from_pretrained(folder.model))(load(plan, folder.model), rows)

@@ -185,8 +185,12 @@ def _options(group: str, given: dict[str, Any], class_path: str, composed: Compo
         if name not in accepted:
             yield Problem(key, where, f"is not an option of {class_path}.", _option_hint(group, name, accepted))
         elif error := next(Draft202012Validator(accepted[name].schema).iter_errors(value), None):
-            yield Problem(key, where, f"wrote {_short(value)}. {_expected(error.schema, accepted[name])}",
-                          _choice_hint(value, accepted[name]))
+            yield Problem(
+                key,
+                where,
+                f"wrote {_short(value)}. {_expected(error.schema, accepted[name])}",
+                _choice_hint(value, accepted[name]),
+            )
 
 
 def _option_hint(group: str, name: str, accepted: dict[str, options.Option]) -> str:

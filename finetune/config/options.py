@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-FORMAT = 1
+FORMAT = 2
 LIBRARIES = ("transformers", "trl", "peft", "accelerate", "torch", "pydantic")
 REPLACED = {
     "warmup_ratio": "warmup_steps (below 1 it is a share of all steps)",
@@ -118,22 +118,19 @@ def _path(cls: type) -> str:
 
 
 def _derive(class_path: str) -> Iterator[tuple[str, Option]]:
+    """Every named parameter: some of the libraries' dataclasses write an `__init__` of their own."""
     cls = resolve(class_path)
     hints = _hints(cls)
-    if dataclasses.is_dataclass(cls):
-        for field in dataclasses.fields(cls):
-            if field.init:
-                yield field.name, Option(_schema(hints.get(field.name, Any)), str(field.metadata.get("help", "")))
-        return
+    fields = {field.name: field for field in dataclasses.fields(cls)} if dataclasses.is_dataclass(cls) else {}
     for name, parameter in inspect.signature(cls).parameters.items():
         if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-            yield name, Option(_schema(hints.get(name, Any)))
+            help_text = str(fields[name].metadata.get("help", "")) if name in fields else ""
+            yield name, Option(_schema(hints.get(name, Any)), help_text)
 
 
 def _hints(cls: type) -> dict[str, Any]:
     try:
-        target = cls if dataclasses.is_dataclass(cls) else cls.__init__
-        return typing.get_type_hints(target)
+        return typing.get_type_hints(cls.__init__) | typing.get_type_hints(cls)
     except (NameError, TypeError):  # an annotation names something that is not imported at run time
         return {}
 

@@ -34,11 +34,10 @@ class RowError(ValueError):
 
 
 @dataclass
-class Encoded:
-    """Rows ready for the model, and an account of the others: read = kept + dropped."""
+class Account:
+    """What became of the rows of a split: read = kept + dropped."""
 
     read: int
-    rows: Dataset | None = None
     dropped: dict[str, list[int]] = field(default_factory=dict)
     """Reason to the indices of the rows it dropped."""
     notes: dict[str, int] = field(default_factory=dict)
@@ -51,6 +50,14 @@ class Encoded:
     def note(self, what: str, count: int = 1) -> None:
         """Count something about the rows that are kept."""
         self.notes[what] = self.notes.get(what, 0) + count
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows ready for the model, and the account of all that were read."""
+
+    rows: Dataset
+    account: Account
 
 
 @dataclass(kw_only=True)
@@ -123,7 +130,11 @@ class Task:
         raise NotImplementedError
 
     def predict(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, inputs: Sequence[Any], options: dict[str, Any]
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        inputs: Sequence[Any],
+        options: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
         """One JSON-able answer for each input, in order."""
         raise NotImplementedError

@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from finetune.config.task import Encoded, RowError
+from finetune.config.task import Account, Encoded, RowError
 from finetune.errors import UserError
 
 BATCH = 1000
@@ -36,17 +36,16 @@ def encode(rows: Dataset, read: Read, tokenize: Tokenize, limit: Limit) -> Encod
     Raises:
         UserError: a row is too long and `limit.overlong` is `error`, or whatever `read` and `tokenize` raise.
     """
-    encoded = Encoded(read=len(rows))
+    account = Account(read=len(rows))
     kept: list[Columns] = []
     for indices, batch in _batches(rows):
-        readable = list(_readable(indices, batch, read, encoded))
+        readable = list(_readable(indices, batch, read, account))
         whole = tokenize([item for _, item in readable], None) if readable else []
         for (index, item), columns in zip(readable, whole, strict=True):
-            fitted = _fit(index, item, columns, tokenize, limit, encoded)
+            fitted = _fit(index, item, columns, tokenize, limit, account)
             kept.extend([fitted] if fitted else [])
-    encoded.note("tokens", sum(len(columns["input_ids"]) for columns in kept))
-    encoded.rows = Dataset.from_list(kept)
-    return encoded
+    account.note("tokens", sum(len(columns["input_ids"]) for columns in kept))
+    return Encoded(Dataset.from_list(kept), account)
 
 
 def _batches(rows: Dataset) -> Iterator[tuple[range, list[dict[str, Any]]]]:
@@ -57,18 +56,16 @@ def _batches(rows: Dataset) -> Iterator[tuple[range, list[dict[str, Any]]]]:
         yield indices, [{name: values[at - start] for name, values in chunk.items()} for at in indices]
 
 
-def _readable(
-    indices: range, batch: list[dict[str, Any]], read: Read, encoded: Encoded
-) -> Iterator[tuple[int, Any]]:
+def _readable(indices: range, batch: list[dict[str, Any]], read: Read, account: Account) -> Iterator[tuple[int, Any]]:
     for index, row in zip(indices, batch, strict=True):
         try:
             yield index, read(row, index)
         except RowError as error:
-            encoded.drop(str(error), index)
+            account.drop(str(error), index)
 
 
 def _fit(  # noqa: PLR0913 - one row, on its way from one end of the stage to the other
-    index: int, item: Any, columns: Columns, tokenize: Tokenize, limit: Limit, encoded: Encoded
+    index: int, item: Any, columns: Columns, tokenize: Tokenize, limit: Limit, account: Account
 ) -> Columns | None:
     """The row if it fits and has something to train; cut, dropped or refused otherwise."""
     length = len(columns["input_ids"])
@@ -76,11 +73,13 @@ def _fit(  # noqa: PLR0913 - one row, on its way from one end of the stage to th
         if limit.overlong == "error":
             raise UserError(f"row {index} has {length} tokens, more than tokenizer.max_length={limit.max_length}")
         if limit.overlong == "drop":
-            return encoded.drop(f"longer than {limit.max_length} tokens", index)
-        encoded.note("truncated")
+            account.drop(f"longer than {limit.max_length} tokens", index)
+            return None
+        account.note("truncated")
         columns = tokenize([item], limit.max_length)[0]
     if nothing_to_train(columns["labels"]):
-        return encoded.drop("nothing to train", index)
+        account.drop("nothing to train", index)
+        return None
     return columns
 
 

@@ -48,8 +48,7 @@ def terminator(tokenizer: PreTrainedTokenizerBase) -> int:
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prompt: bool = False) -> str:
     """The text of a conversation; `prompt` adds what invites the assistant to speak."""
-    text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt)
-    return text
+    return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt))
 
 
 def count_trained(rows: Dataset) -> int:
@@ -134,7 +133,7 @@ def _marked(
     conversations: Sequence[Sequence[Message]], tokenizer: PreTrainedTokenizerBase, last_only: bool
 ) -> list[tuple[list[int], Spans]]:
     """Spans by the template's own markers."""
-    encoded = tokenizer.apply_chat_template(
+    encoded: Any = tokenizer.apply_chat_template(
         [list(row) for row in conversations], return_dict=True, return_assistant_tokens_mask=True
     )
     rows = zip(encoded["input_ids"], encoded["assistant_masks"], strict=True)

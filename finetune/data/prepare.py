@@ -8,7 +8,7 @@ from datasets import Dataset, load_from_disk
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from finetune.config.schema import Config, DatasetConfig
-from finetune.config.task import Encoded, Facts
+from finetune.config.task import Account, Facts
 from finetune.data import sources, store
 from finetune.errors import UserError
 from finetune.models import model, tokenizer
@@ -88,19 +88,21 @@ def _build(  # noqa: PLR0913 - the inputs of the stage
             encoded = config.task.encode(rows, words, facts, max_length)
         except UserError as error:
             raise UserError(f"{split}: {error}") from None
-        report[split] = account(encoded)
+        report[split] = reported(encoded.account, kept=len(encoded.rows))
         encoded.rows.save_to_disk(str(target / split))
     return report
 
 
-def account(encoded: Encoded) -> dict[str, Any]:
+def reported(account: Account, kept: int) -> dict[str, Any]:
     """Read = kept + dropped, with the first rows of each reason."""
-    dropped = {reason: {"rows": len(at), "first": at[:SHOWN_ROWS]} for reason, at in encoded.dropped.items()}
-    return {"read": encoded.read, "kept": len(encoded.rows), "dropped": dropped, "notes": encoded.notes}
+    dropped = {reason: {"rows": len(at), "first": at[:SHOWN_ROWS]} for reason, at in account.dropped.items()}
+    return {"read": account.read, "kept": kept, "dropped": dropped, "notes": account.notes}
 
 
 def _check_budget(split: str, found: dict[str, Any], config: DatasetConfig) -> None:
-    reasons = [f"{entry['rows']} × {reason} (first: rows {entry['first']})" for reason, entry in found["dropped"].items()]
+    reasons = [
+        f"{entry['rows']} × {reason} (first: rows {entry['first']})" for reason, entry in found["dropped"].items()
+    ]
     dropped = found["read"] - found["kept"]
     if not found["kept"]:
         raise UserError(f"{split}: no row of {found['read']} is left: {'; '.join(reasons)}")

@@ -132,7 +132,9 @@ def _cut(train: Dataset, config: DatasetConfig, seed: int) -> tuple[Dataset, Dat
 def _stratified(train: Dataset, config: DatasetConfig) -> str:
     column = config.columns.get("label", "label")
     if column not in train.column_names:
-        raise UserError(f"dataset.stratify needs a label column; write dataset.columns.label=NAME ({train.column_names})")
+        raise UserError(
+            f"dataset.stratify needs a label column; write dataset.columns.label=NAME ({train.column_names})"
+        )
     return column
 
 
@@ -141,5 +143,3 @@ def _cause(error: BaseException) -> str:
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-

@@ -44,7 +44,9 @@ class Evaluation:
         finally:
             model.train(was_training)
         if not np.isfinite(scores["loss"]):
-            raise UserError(f"the evaluation loss is {scores['loss']}: the model produces no finite numbers on this data")
+            raise UserError(
+                f"the evaluation loss is {scores['loss']}: the model produces no finite numbers on this data"
+            )
         return self.task.summarize(scores)
 
     @torch.no_grad()

@@ -22,8 +22,14 @@ def answer_all(
     was_training = model.training
     model.eval()
     with autocast(compute):
-        found = list(task.predict(model, tokenizer, [question["prompt"] for question in questions],
-                                  {"max_new_tokens": config.max_new_tokens}))
+        found = list(
+            task.predict(
+                model,
+                tokenizer,
+                [question["prompt"] for question in questions],
+                {"max_new_tokens": config.max_new_tokens},
+            )
+        )
     model.train(was_training)
     return [
         {**question, "given": answer["answer"], "capped": answer["capped"],

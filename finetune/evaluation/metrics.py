@@ -133,6 +133,8 @@ def _import(point: EntryPoint) -> Function:
 
 
 def _script(name: str) -> evaluate.Metric:
+    if not name:
+        raise UserError("A metric has an empty name.")
     import evaluate
 
     try:
@@ -301,8 +303,8 @@ def _direction(values: Array) -> Array:
     """The centred values at length 1."""
     centred = values - values.mean()
     # Scaled first: the squares of very small or very large numbers leave the range of a float.
-    scaled = centred / np.abs(centred).max()
-    return scaled / np.linalg.norm(scaled)
+    scaled: Array = centred / np.abs(centred).max()
+    return scaled / float(np.linalg.norm(scaled))
 
 
 def _spearman(predictions: Array, references: Array) -> float:
@@ -313,8 +315,7 @@ def _ranks(values: Array) -> Array:
     """Ranks from 1; tied values share the mean of their ranks."""
     _, group, size = np.unique(values, return_inverse=True, return_counts=True)
     rank = np.cumsum(size) - (size - 1) / 2
-    shared: Array = rank[group]
-    return shared
+    return np.asarray(rank[group])
 
 
 def _mse(predictions: Array, references: Array) -> float:

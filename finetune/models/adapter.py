@@ -29,7 +29,9 @@ def apply(model: PreTrainedModel, adapter: dict[str, Any], peft_type: str | None
         raise UserError(f"adapter={adapter['method']} does not fit {type(model).__name__}: {error}") from None
 
 
-def build(model: PreTrainedModel, adapter: dict[str, Any], peft_type: str | None, fresh: tuple[str, ...]) -> PeftConfig:
+def build(
+    model: PreTrainedModel, adapter: dict[str, Any], peft_type: str | None, fresh: tuple[str, ...]
+) -> PeftConfig:
     """The library's config object for a method and this model."""
     given = {name: value for name, value in adapter.items() if name != "method"}
     config = options.resolve(options.methods("adapter")[adapter["method"]])(**{"task_type": peft_type, **given})

@@ -34,8 +34,7 @@ def answers(
 def _text(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> str:
     if isinstance(prompt, str):
         return prompt
-    text: str = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
-    return text
+    return str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
 
 
 @torch.no_grad()
@@ -45,9 +44,16 @@ def _batch(
     # Rendered prompts hold their own special tokens.
     inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
     inputs = {name: tensor.to(model.device) for name, tensor in inputs.items() if name != "token_type_ids"}
-    output = model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False, temperature=None, top_p=None,
-                            top_k=None, pad_token_id=tokenizer.pad_token_id)
+    output = model.generate(  # type: ignore[operator]
+        **inputs,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     stops = model.generation_config.eos_token_id
     stops = {stops} if isinstance(stops, int) else set(stops or [])
     for row in output[:, inputs["input_ids"].shape[1] :].tolist():
-        yield Answer(tokenizer.decode(row, skip_special_tokens=True).strip(), not stops.intersection(row))
+        yield Answer(str(tokenizer.decode(row, skip_special_tokens=True)).strip(), not stops.intersection(row))

@@ -37,7 +37,9 @@ def config(model: ModelConfig, source: Source, task: Task, facts: Facts) -> Pret
             source.path, revision=source.revision, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise UserError(f"model.path={model.path}: no model config can be read there: {str(error).splitlines()[0]}") from None
+        raise UserError(
+            f"model.path={model.path}: no model config can be read there: {str(error).splitlines()[0]}"
+        ) from None
     for name, value in model.config.items():
         if not hasattr(found, name):
             hint = did_you_mean(name, found.to_dict())
@@ -55,10 +57,13 @@ def skeleton(config: PretrainedConfig, task: Task) -> PreTrainedModel:
     """
     try:
         with torch.device("meta"):
-            return resolve(task.model_class).from_config(config)
+            bare: PreTrainedModel = resolve(task.model_class).from_config(config)
+            return bare
     except ValueError:
         kind = task.model_class.rpartition(".")[2]
-        raise UserError(f"task={task.name}: {config.model_type} has no {kind}. Choose another model or task.") from None
+        raise UserError(
+            f"task={task.name}: {config.model_type} has no {kind}. Choose another model or task."
+        ) from None
 
 
 def load(
@@ -89,4 +94,6 @@ def load(
 def fresh_modules(model: PreTrainedModel, missing_keys: Any) -> tuple[str, ...]:
     """The modules of weights that the checkpoint lacks: a head by its name, anything inside the base by its path."""
     body = f"{model.base_model_prefix}."
-    return tuple(sorted({key.rpartition(".")[0] if key.startswith(body) else key.split(".")[0] for key in missing_keys}))
+    return tuple(
+        sorted({key.rpartition(".")[0] if key.startswith(body) else key.split(".")[0] for key in missing_keys})
+    )

@@ -22,7 +22,11 @@ class Precision:
 
 def device() -> torch.device:
     """The accelerator of this process, or the processor."""
-    return torch.accelerator.current_accelerator() or torch.device("cpu") if torch.accelerator.is_available() else torch.device("cpu")
+    return (
+        torch.accelerator.current_accelerator() or torch.device("cpu")
+        if torch.accelerator.is_available()
+        else torch.device("cpu")
+    )
 
 
 def resolve(config: PrecisionConfig) -> Precision:

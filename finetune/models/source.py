@@ -117,7 +117,9 @@ def _unreachable(path: str, revision: str | None) -> Source | str:
     except RepositoryNotFoundError:
         return "it is not a folder here, and the Hub has no such repository (or it needs a token: hf auth login)"
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        return _from_cache(path, revision) or f"it is not a folder here, and the Hub cannot be reached ({_kind(error)})"
+        return (
+            _from_cache(path, revision) or f"it is not a folder here, and the Hub cannot be reached ({_kind(error)})"
+        )
 
 
 def _kind(error: Exception) -> str:
@@ -133,8 +135,12 @@ def _from_cache(path: str, revision: str | None) -> Source | None:
 def _check(source: Source, expected: str) -> None:
     file = Path(source.path) / "model.safetensors"
     if not file.is_file():
-        raise UserError(f"model.sha256 is set, but {file.name} is not in the folder of the model, so it cannot be checked")
+        raise UserError(
+            f"model.sha256 is set, but {file.name} is not in the folder of the model, so it cannot be checked"
+        )
     with file.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != expected:
-        raise UserError(f"model.sha256: {file.name} has {found}, expected {expected}. These are not the weights meant.")
+        raise UserError(
+            f"model.sha256: {file.name} has {found}, expected {expected}. These are not the weights meant."
+        )

@@ -63,7 +63,9 @@ def batches(rows: int, ranks: int, per_device: int, accumulation: int, schedule:
     total = schedule.max_steps if schedule.max_steps > 0 else math.ceil(schedule.epochs * per_epoch)
     warmup = math.ceil(schedule.warmup * total) if schedule.warmup < 1 else int(schedule.warmup)
     if warmup >= total > 1:
-        raise UserError(f"trainer.warmup_steps={schedule.warmup:g} of {total} steps: the learning rate is never reached")
+        raise UserError(
+            f"trainer.warmup_steps={schedule.warmup:g} of {total} steps: the learning rate is never reached"
+        )
     return Batches(rows, ranks, per_device, accumulation, per_epoch, total, warmup)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from huggingface_hub import get_token
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from finetune.config.schema import Config
 from finetune.data.prepare import Prepared
@@ -82,8 +82,8 @@ def _check_pattern(pattern: str) -> None:
     try:
         groups = re.compile(pattern).groups
     except re.error as error:
-        raise UserError(f"evaluation.generation.answer_pattern={pattern!r} is not a regular expression: {error}") from None
+        raise UserError(
+            f"evaluation.generation.answer_pattern={pattern!r} is not a regular expression: {error}"
+        ) from None
     if groups < 1:
         raise UserError(f"evaluation.generation.answer_pattern={pattern!r} has no group; write one, as in `#### (.+)`")
-
-

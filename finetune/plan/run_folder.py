@@ -1,16 +1,16 @@
 """The layout of a run's folder: one name for each thing a run leaves behind.
 
-    config.yaml         the resolved config, `finetune train recipe=config.yaml` runs it again
-    plan.json           what was decided before the first step; the only file a rank reads
-    metrics.jsonl       one object a line: step, epoch and raw numbers
-    log.txt             what was printed
-    checkpoints/        checkpoint-N, to resume from
-    model/              the trained model, as transformers and peft load it
-    probe.safetensors   inputs and logits of the trained model, for verification
-    evaluation.json     scores, and the untouched model's
-    answers.jsonl       generated answers, where the recipe asks for them
-    verification.json   what a fresh process found when it loaded model/
-    status.json         the stage reached, and how it ended
+config.yaml         the resolved config, `finetune train recipe=config.yaml` runs it again
+plan.json           what was decided before the first step; the only file a rank reads
+metrics.jsonl       one object a line: step, epoch and raw numbers
+log.txt             what was printed
+checkpoints/        checkpoint-N, to resume from
+model/              the trained model, as transformers and peft load it
+probe.safetensors   inputs and logits of the trained model, for verification
+evaluation.json     scores, and the untouched model's
+answers.jsonl       generated answers, where the recipe asks for them
+verification.json   what a fresh process found when it loaded model/
+status.json         the stage reached, and how it ended
 """
 
 import json

@@ -19,13 +19,19 @@ def show(plan: Plan, console: Console) -> None:
 def lines(plan: Plan) -> Iterator[tuple[str, str]]:
     """What to know before the first step, a line each."""
     yield "task", f"{plan.config.task.name} ({plan.facts.get('problem_type') or plan.facts.get('layout', '')})"
-    yield "model", f"{plan.model.architecture} from {plan.source.path}{'@' + plan.source.revision[:8] if plan.source.revision else ''}"
+    yield (
+        "model",
+        f"{plan.model.architecture} from {plan.source.path}{'@' + plan.source.revision[:8] if plan.source.revision else ''}",
+    )
     yield "trained", _trained(plan)
     yield "columns", ", ".join(f"{role}={column}" for role, column in plan.facts.get("columns", {}).items())
     for split, account in plan.report.items():
         yield split, _account(account)
     b = plan.batches
-    yield "batch", f"{b.ranks} × {b.per_device} per device × {b.accumulation} accumulated = {b.global_batch} rows a step"
+    yield (
+        "batch",
+        f"{b.ranks} × {b.per_device} per device × {b.accumulation} accumulated = {b.global_batch} rows a step",
+    )
     yield "steps", f"{b.total_steps} ({b.steps_per_epoch} an epoch), {b.warmup_steps} of them warm-up"
     yield "precision", f"{plan.precision.compute}, {plan.precision.reason}; trained weights {plan.precision.trainable}"
     yield "device", plan.environment["device"]

@@ -62,8 +62,7 @@ class SequenceClassification(Task):
             encoded = tokenizer(*map(list, sides), truncation=cut is not None, max_length=cut, verbose=False)
             names = [name for name in encoded if name != "attention_mask"]
             return [
-                {**{name: encoded[name][at] for name in names}, "labels": label}
-                for at, (_, label) in enumerate(items)
+                {**{name: encoded[name][at] for name in names}, "labels": label} for at, (_, label) in enumerate(items)
             ]
 
         return encoding.encode(rows, read, tokenize, encoding.Limit(max_length, self.overlong))
@@ -103,7 +102,11 @@ class SequenceClassification(Task):
         }[facts["problem_type"]]
 
     def predict(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, inputs: Sequence[Any], options: dict[str, Any]
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        inputs: Sequence[Any],
+        options: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
         """The label with its confidence. An input is a text, a pair of texts, or a row with the trained columns."""
         import torch
@@ -124,14 +127,20 @@ def _columns(names: Sequence[str], given: dict[str, str]) -> dict[str, str]:
             raise UserError(f"dataset.columns.{role}={column}: the columns are {', '.join(names)}. {hint}".rstrip())
     pair = next((pair for pair in PAIRS if set(pair) <= set(names)), ())
     detected = dict(zip(("text", "text_pair"), pair, strict=False))
-    detected |= {} if pair else {"text": name for name in reversed(TEXTS) if name in names}
-    detected |= {"label": name for name in reversed(LABELS) if name in names}
+    if not pair:
+        detected |= _first("text", TEXTS, names)
+    detected |= _first("label", LABELS, names)
     if "text" in given:
         detected.pop("text_pair", None)
     for role in ("text", "label"):
         if role not in given | detected:
             raise UserError(f"no column for the {role} among {', '.join(names)}. Write dataset.columns.{role}=NAME")
     return detected | given
+
+
+def _first(role: str, usual: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    found = next((name for name in usual if name in names), None)
+    return {role: found} if found else {}
 
 
 def _missing(value: Any) -> bool:
@@ -194,10 +203,11 @@ def _texts(item: Any, columns: dict[str, str]) -> list[str]:
         return [item]
     if not isinstance(item, dict):
         return [str(part) for part in item]
-    texts = [item.get(columns.get(role, role)) for role in ("text", "text_pair") if columns.get(role, role) in item]
-    if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+    texts = [item[column] for role in ("text", "text_pair") if (column := columns.get(role, role)) in item]
+    written = [text for text in texts if isinstance(text, str) and text.strip()]
+    if not texts or len(written) < len(texts):
         raise RowError("no text")
-    return texts
+    return written
 
 
 def _answer(logits: torch.Tensor, config: Any) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class SFT(Task):
             return [{"input_ids": row.input_ids[:cut], "labels": row.labels[:cut]} for row in found]
 
         encoded = encoding.encode(rows, read, tokenize, encoding.Limit(max_length, self.overlong))
-        encoded.note("trained tokens", labels.count_trained(encoded.rows))
+        encoded.account.note("trained tokens", labels.count_trained(encoded.rows))
         return encoded
 
     def configure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Facts) -> None:
@@ -114,7 +114,11 @@ class SFT(Task):
         return messages[:last], str(messages[last].get("content", ""))
 
     def predict(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, inputs: Sequence[Any], options: dict[str, Any]
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        inputs: Sequence[Any],
+        options: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
         """Answers. An input is a prompt, a list of messages, or a row with `messages` or `prompt`."""
         from finetune.models.generate import answers

@@ -35,13 +35,16 @@ class Heartbeat(TrainerCallback):
     def __init__(self) -> None:
         self.bar: Progress | None = None
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Start the bar where there is a terminal to draw it on."""
         if sys.stdout.isatty():
-            columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                       TextColumn("{task.description}"))
+            columns = (
+                TextColumn("training"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.description}"),
+            )
             self.bar = Progress(*columns)
             self.bar.start()
             self.bar.add_task("", total=state.max_steps)
@@ -82,8 +85,8 @@ class FiniteLoss(TrainerCallback):
         for name, value in _numbers(logs or {}).items():
             if not math.isfinite(value):
                 raise UserError(
-                    f"{name} is {value} at step {state.global_step}. Lower trainer.learning_rate, or use precision=fp32; "
-                    f"the last checkpoint, if any, is untouched."
+                    f"{name} is {value} at step {state.global_step}. Lower trainer.learning_rate, or write "
+                    "precision=fp32. Nothing of this run is saved or published."
                 )
 
 

@@ -262,6 +262,11 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_all_there_are(ask: Call
         ask("acuracy")
 
 
+def test_an_empty_name_is_refused() -> None:
+    with pytest.raises(UserError, match="empty name"):
+        metrics.load("")
+
+
 def test_a_path_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no metric"):
         metrics.load(str(tmp_path / "off.py"))
