@@ -35,6 +35,8 @@ def _guarded(verb: Verb, options: argparse.Namespace) -> int:
     """A user's error is one message and no traceback."""
     # bitsandbytes speaks of a missing optional kernel at import, whether or not anything is quantized.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         verb(options)
     except FinetuneError as error:

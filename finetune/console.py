@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.table import Table
 
 from finetune.artifacts import publish as publishing
@@ -40,7 +39,7 @@ def session() -> Iterator[None]:
     datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    handler = RichHandler(console=console, show_path=False, show_level=False, show_time=False)
+    handler = logging.StreamHandler(sys.stdout)
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     with warnings.catch_warnings():
@@ -72,7 +71,7 @@ def conclude(folder: RunFolder) -> None:
     console.print(f"\ntrained in {outcome['training_seconds']:.0f} s, scored on {outcome['rows']} validation rows\n")
     show_scores(outcome["scores"], outcome["baseline"] or {})
     name, greater = outcome["score"]
-    if outcome["baseline"] and (outcome["scores"][name] > outcome["baseline"][name]) != greater:
+    if outcome["baseline"] and not _better(outcome["scores"][name], outcome["baseline"][name], greater):
         console.print(f"\n{name} is no better than the untouched model's")
     findings = folder.read("verification.json")
     console.print(f"\nverified in a fresh process: {', '.join(finding['name'] for finding in findings)}")
@@ -84,6 +83,10 @@ def conclude(folder: RunFolder) -> None:
         f"publish {folder.path} --repo-id me/name",
     ):
         console.print(f"  finetune {command}", markup=False, highlight=False)
+
+
+def _better(score: float, baseline: float, greater: bool) -> bool:
+    return score > baseline if greater else score < baseline
 
 
 def show_rows(prepared: Prepared, split: str, count: int) -> None:

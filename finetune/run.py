@@ -3,7 +3,6 @@
 from finetune.artifacts import publish, verify
 from finetune.config.schema import Config
 from finetune.data.prepare import Prepared, prepare
-from finetune.errors import FinetuneError
 from finetune.plan import checks, frozen, plan
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder, create
@@ -21,8 +20,12 @@ def run(config: Config) -> RunFolder:
     """Train, verify and publish as the config says."""
     made, prepared = planned(config)
     folder = frozen_folder(made, prepared)
-    work(folder)
-    finish(folder, made)
+    try:
+        work(folder)
+        finish(folder, made)
+    except BaseException as error:
+        folder.failed(error)
+        raise
     return folder
 
 
@@ -45,11 +48,7 @@ def questions(made: Plan, prepared: Prepared) -> list[dict]:
 
 def finish(folder: RunFolder, made: Plan) -> None:
     """Verify in a fresh process, then publish if asked."""
-    try:
-        verify.run(folder)
-    except FinetuneError as error:
-        folder.reached("verification failed", reason=str(error))
-        raise
+    verify.run(folder)
     folder.reached("verified")
     if made.config.publish.to == "hub":
         publish.publish(folder, made.config.publish)

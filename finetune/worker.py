@@ -5,6 +5,7 @@ import json
 from finetune.artifacts import verify
 from finetune.artifacts.save import save
 from finetune.evaluation import generation
+from finetune.models.memory import keep_freed_memory
 from finetune.plan import frozen
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
@@ -13,6 +14,7 @@ from finetune.training.train import Trained, train
 
 def work(folder: RunFolder) -> None:
     """Train, score and save one run."""
+    keep_freed_memory()
     plan = frozen.read(folder)
     folder.reached("training")
     trained = train(plan, folder)

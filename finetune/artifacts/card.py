@@ -1,4 +1,4 @@
-"""The model card: what was trained on what, the real numbers, and the lines that load it. Names no path of a machine."""
+"""The model card: what was trained on what, the real numbers, the lines that load it. Names no path of a machine."""
 
 from pathlib import Path
 from typing import Any
@@ -6,15 +6,16 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from finetune.config import check
+from finetune.config import check, options
 from finetune.config.recipes import SCHEME
-from finetune.models import adapter
+from finetune.models import adapter, quantization
+from finetune.models.source import hub_id
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
 
 
-def write(plan: Plan, folder: RunFolder, repo_id: str) -> None:
-    """Write README.md into the artifact."""
+def write(plan: Plan, folder: RunFolder, repo_id: str, file: Path) -> None:
+    """Write the card of a finished run."""
     evaluation = folder.read("evaluation.json")
     data = _data(plan, evaluation, repo_id)
     text = "\n\n".join(
@@ -29,16 +30,7 @@ def write(plan: Plan, folder: RunFolder, repo_id: str) -> None:
             "## Versions\n\n" + ", ".join(f"{name} {found}" for name, found in plan.environment["versions"].items()),
         ]
     )
-    ModelCard(text + "\n").save(folder.model / "README.md")
-
-
-def base_id(plan: Plan) -> str | None:
-    """The Hub id of the base, or None where it has none."""
-    config = plan.config.model
-    if config.base_id:
-        return config.base_id
-    is_hub = not Path(config.path).expanduser().exists() and "://" not in config.path
-    return config.path if is_hub else None
+    ModelCard(text + "\n").save(file)
 
 
 def dataset_name(plan: Plan) -> str:
@@ -52,12 +44,21 @@ def recipe(plan: Plan) -> str:
     values = check.dump(plan.config)
     values["output_dir"] = "runs"
     values["dataset"]["path"] = dataset_name(plan)
-    values["model"]["path"] = base_id(plan) or Path(plan.config.model.path).name
-    return yaml.safe_dump(_without_defaults(values), sort_keys=False, allow_unicode=True)
+    values["model"]["path"] = hub_id(plan.config.model) or Path(plan.config.model.path).name
+    return yaml.safe_dump(_portable(_without_defaults(values)), sort_keys=False, allow_unicode=True)
 
 
 def _is_local(path: str) -> bool:
     return "://" in path or Path(path).expanduser().exists()
+
+
+def _portable(value: Any) -> Any:
+    """The same values, of a path that only this machine has its last part."""
+    if isinstance(value, dict):
+        return {key: _portable(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_portable(part) for part in value]
+    return Path(value).name if isinstance(value, str) and value.startswith(("/", "~", "file:")) else value
 
 
 def _without_defaults(values: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def _data(plan: Plan, evaluation: dict[str, Any], repo_id: str) -> ModelCardData
     ]  # fmt: skip
     whole = plan.config.adapter["method"] == adapter.FULL
     return ModelCardData(
-        base_model=base_id(plan),
+        base_model=hub_id(plan.config.model),
         library_name="transformers" if whole else "peft",
         datasets=None if local else [dataset_name(plan)],
         tags=["finetune", plan.config.task.name, plan.config.adapter["method"]],
@@ -84,13 +85,13 @@ def _data(plan: Plan, evaluation: dict[str, Any], repo_id: str) -> ModelCardData
 
 
 def _what(plan: Plan) -> str:
-    base = base_id(plan) or "a local model"
+    base = hub_id(plan.config.model) or "a local model"
     how = "all weights" if plan.config.adapter["method"] == adapter.FULL else plan.config.adapter["method"]
     rounded = " Its weights came from a rounded copy (GGUF)." if plan.source.is_fallback else ""
     share = plan.model.trainable / plan.model.parameters
     return (
-        f"{base}, fine-tuned with {how} ({share:.2%} of {plan.model.parameters:,} weights) for {plan.config.task.name} "
-        f"on {dataset_name(plan)}: {plan.batches.total_steps} steps of {plan.batches.global_batch} rows.{rounded}"
+        f"{base}, fine-tuned with {how} ({share:.2%} of {plan.model.parameters:,} weights) "
+        f"for {plan.config.task.name} on {dataset_name(plan)}: {plan.batches.total_steps} steps of {plan.batches.global_batch} rows.{rounded}"
     )
 
 
@@ -100,8 +101,8 @@ def _scores(evaluation: dict[str, Any]) -> str:
         f"| {name} | {value:.4f} | {f'{baseline[name]:.4f}' if name in baseline else ''} |"
         for name, value in evaluation["scores"].items()
     ]
-    head = f"On {evaluation['rows']} validation rows, beside the untouched model:\n\n| metric | fine-tuned | untouched |\n|---|---|---|"
-    return "\n".join([head, *rows])
+    head = f"On {evaluation['rows']} validation rows, beside the untouched model:"
+    return "\n".join([head, "", "| metric | fine-tuned | untouched |", "|---|---|---|", *rows])
 
 
 def _rows(plan: Plan) -> str:
@@ -112,16 +113,34 @@ def _rows(plan: Plan) -> str:
 
 def _use(plan: Plan, repo_id: str) -> str:
     auto = plan.config.task.model_class.rpartition(".")[2]
-    tokenizer = f'tokenizer = AutoTokenizer.from_pretrained("{repo_id}")'
-    if plan.config.adapter["method"] == adapter.FULL:
-        lines = [f"from transformers import AutoTokenizer, {auto}", "", f'model = {auto}.from_pretrained("{repo_id}")']
-    else:
-        lines = [
-            "from peft import PeftModel",
-            f"from transformers import AutoConfig, AutoTokenizer, {auto}",
-            "",
-            f'config = AutoConfig.from_pretrained("{repo_id}", subfolder="base_config")',
-            f'base = {auto}.from_pretrained("{base_id(plan) or plan.config.model.path}", config=config)',
-            f'model = PeftModel.from_pretrained(base, "{repo_id}")',
-        ]
-    return "\n".join(["```python", *lines, tokenizer, "```"])
+    whole = plan.config.adapter["method"] == adapter.FULL
+    lines = _whole(auto, repo_id) if whole else _adapted(plan, auto, repo_id)
+    return "\n".join(["```python", *lines, f'tokenizer = AutoTokenizer.from_pretrained("{repo_id}")', "```"])
+
+
+def _whole(auto: str, repo_id: str) -> list[str]:
+    return [f"from transformers import AutoTokenizer, {auto}", "", f'model = {auto}.from_pretrained("{repo_id}")']
+
+
+def _adapted(plan: Plan, auto: str, repo_id: str) -> list[str]:
+    """The base as it was trained on, and the adapter on it."""
+    base = hub_id(plan.config.model) or Path(plan.config.model.path).name
+    quantizer, arguments = _quantizer(plan.config.quantization)
+    names = ", ".join(["AutoConfig", "AutoTokenizer", auto, *([quantizer] if quantizer else [])])
+    extra = f", quantization_config={quantizer}({arguments})" if quantizer else ""
+    return [
+        "from peft import PeftModel",
+        f"from transformers import {names}",
+        "",
+        f'config = AutoConfig.from_pretrained("{repo_id}", subfolder="base_config")',
+        f'base = {auto}.from_pretrained("{base}", config=config{extra})',
+        f'model = PeftModel.from_pretrained(base, "{repo_id}")',
+    ]
+
+
+def _quantizer(given: dict[str, Any]) -> tuple[str, str]:
+    """The class that quantizes the base and its arguments, or nothing."""
+    if given["method"] == quantization.NONE:
+        return "", ""
+    written = ", ".join(f"{name}={value!r}" for name, value in given.items() if name != "method")
+    return options.methods("quantization")[given["method"]].rpartition(".")[2], written

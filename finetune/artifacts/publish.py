@@ -11,20 +11,22 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub import HfApi, RepoUrl, get_token
+from huggingface_hub.errors import HFValidationError, HTTPError  # type: ignore[attr-defined]
 
 from finetune.artifacts import card
 from finetune.artifacts.predict import check_finished
 from finetune.config.schema import PublishConfig
 from finetune.errors import MachineError, UserError
+from finetune.models.source import hub_id
 from finetune.plan import frozen
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
 
-ALLOWED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "README.md", "base_config/config.json")
+ALLOWED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "base_config/config.json")
 SECRETS = re.compile(
-    rb"hf_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|-----BEGIN [A-Z ]*PRIVATE KEY"
+    rb"hf_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}"
+    rb"|-----BEGIN [A-Z ]*PRIVATE KEY"
 )
 
 
@@ -47,19 +49,33 @@ def publish(folder: RunFolder, config: PublishConfig) -> str:
     """
     plan = frozen.read(folder)
     repo_id = check(folder, plan, config)
-    api = HfApi()
+    dry_run(folder, plan, config)  # what may not leave this machine is found before a repository is made
     try:
-        url = api.create_repo(repo_id, private=config.private, exist_ok=True)
-        with tempfile.TemporaryDirectory() as staged:
-            stage(folder, plan, url.repo_id, Path(staged))
-            api.upload_folder(repo_id=url.repo_id, folder_path=staged, commit_message=config.commit_message)
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        url = _upload(folder, plan, config, repo_id)
+    except (HTTPError, HFValidationError, OSError, RuntimeError) as error:  # hf_xet raises the builtin ones
         raise MachineError(
-            f"publishing to {repo_id} failed: {str(error).splitlines()[0]}\n"
+            f"publishing to {repo_id} failed: {_reason(error)}\n"
             f"The run is whole; repeat with: finetune publish {folder.path}"
         ) from None
     folder.write("published.json", {"repo_id": url.repo_id, "private": config.private, "url": str(url)})
     return str(url)
+
+
+def _upload(folder: RunFolder, plan: Plan, config: PublishConfig, repo_id: str) -> RepoUrl:
+    api = HfApi()
+    url = api.create_repo(repo_id, private=config.private, exist_ok=True)
+    if config.private and not api.model_info(url.repo_id).private:
+        raise UserError(f"{url.repo_id} exists and is public. Write --public, or another --repo-id")
+    with tempfile.TemporaryDirectory() as staged:
+        stage(folder, plan, url.repo_id, Path(staged))
+        api.upload_folder(repo_id=url.repo_id, folder_path=staged, commit_message=config.commit_message)
+    return url
+
+
+def _reason(error: Exception) -> str:
+    """The first line of an error, without the token."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.replace(get_token() or "\0", "the token")
 
 
 def dry_run(folder: RunFolder, plan: Plan, config: PublishConfig) -> list[Upload]:
@@ -78,10 +94,10 @@ def check(folder: RunFolder, plan: Plan, config: PublishConfig) -> str:
         raise UserError("publish.repo_id must be set, for example publish.repo_id=me/my-model")
     if not get_token():
         raise MachineError("publishing needs a Hub token: run `hf auth login`, or set HF_TOKEN")
-    if (folder.model / "adapter_config.json").is_file() and card.base_id(plan) is None:
+    if (folder.model / "adapter_config.json").is_file() and hub_id(plan.config.model) is None:
         raise UserError(
-            "the adapter's base is a folder of this machine, so nobody could load it. Write model.base_id=HUB/ID of the "
-            "same weights, or train with adapter=full"
+            "the adapter's base is a folder of this machine, so nobody could load it. Write model.base_id=HUB/ID of "
+            "the same weights, or train with adapter=full"
         )
     return config.repo_id
 
@@ -92,7 +108,7 @@ def stage(folder: RunFolder, plan: Plan, repo_id: str, target: Path) -> list[Upl
     Raises:
         UserError: a file holds a secret.
     """
-    card.write(plan, folder, repo_id)
+    card.write(plan, folder, repo_id, target / "README.md")
     for file in sorted(folder.model.rglob("*")):
         name = file.relative_to(folder.model).as_posix()
         if file.is_file() and any(fnmatch(name, pattern) for pattern in ALLOWED):
@@ -107,7 +123,7 @@ def _name_base(file: Path, plan: Plan) -> None:
     if not file.is_file():
         return
     values = json.loads(file.read_text(encoding="utf-8"))
-    values["base_model_name_or_path"] = card.base_id(plan)
+    values["base_model_name_or_path"] = hub_id(plan.config.model)
     file.write_text(json.dumps(values, indent=2), encoding="utf-8")
 
 

@@ -4,10 +4,11 @@ A whole model is one folder for `from_pretrained`. An adapter lies beside `base_
 labels of this run, because a base loaded without it would get a head of another size.
 """
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune.config import options
 from finetune.models import adapter, quantization
@@ -22,13 +23,22 @@ def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     if adapter.is_adapted(model):
         # "auto" asks the Hub for the base's vocabulary; trained embeddings are saved as modules, not by this switch.
         model.save_pretrained(folder, save_embedding_layers=False)
-        model.config.save_pretrained(folder / BASE_CONFIG)
+        _base_config(model).save_pretrained(folder / BASE_CONFIG)
         if model.can_generate():
             model.generation_config.save_pretrained(folder)
     else:
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
+
+
+def _base_config(model: Any) -> PretrainedConfig:
+    """The base's config; a quantization of this run is left out, because it says that the stored weights have it."""
+    config: PretrainedConfig = deepcopy(model.config)
+    quantizer = getattr(model.get_base_model(), "hf_quantizer", None)
+    if quantizer is not None and not quantizer.pre_quantized:
+        del config.quantization_config
+    return config
 
 
 def load(plan: Plan, folder: Path) -> Any:
@@ -52,4 +62,5 @@ def _base(plan: Plan, folder: Path, auto: Any) -> PreTrainedModel:
         quantization_config=quantizer,
         device_map={"": device()} if quantizer else None,
     )
+    quantization.keep_differentiable(base)
     return base if not quantizer else adapter.prepare_quantized(base, checkpointing=False)

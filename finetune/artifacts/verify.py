@@ -61,6 +61,7 @@ def run(folder: RunFolder) -> list[Finding]:
     Raises:
         VerificationError: a comparison failed; the findings are in verification.json.
     """
+    (folder / "verification.json").unlink(missing_ok=True)
     outcome = subprocess.run([sys.executable, "-m", __name__, str(folder.path)], capture_output=True, text=True)
     found = folder.read("verification.json")
     if found is None:
@@ -118,8 +119,8 @@ def _adapter_works(plan: Plan, model: Any, folder: RunFolder) -> list[Finding]:
         return []
     probe = load_file(folder / "probe.safetensors")
     expected = probe.pop("logits")
-    with model.disable_adapter():
-        moved = (_logits(model, probe, plan.precision.compute) - expected).abs().max().item()
+    with adapter.switched_off(model) as base:
+        moved = (_logits(base, probe, plan.precision.compute) - expected).abs().max().item()
     return [Finding("adapter", moved > 0, f"moves a logit by {moved:.2g}")]
 
 

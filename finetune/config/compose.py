@@ -1,40 +1,56 @@
-"""YAML and overrides to one typed Config, composed by Hydra once; Hydra's errors in our words.
+"""YAML and overrides to plain values, composed by Hydra once; Hydra's errors in our words.
 
 The only module that knows Hydra. It loads no torch.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_store import ConfigStore
+from hydra.core.default_element import ResultDefault
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from finetune.config import options, origin, recipes
-from finetune.config.suggest import did_you_mean, nearest
+from finetune.config import groups, inheritance, options, origin, recipes, written
+from finetune.config.inheritance import Lineage
+from finetune.config.interpolation import resolve
+from finetune.config.origin import COMMAND_LINE
 from finetune.config.task import tasks
-from finetune.errors import UserError
+from finetune.errors import ConfigError, Problem, UserError
 
-PRESET_GROUPS = {"model": "path", "dataset": "path", "tokenizer": "path"}
-"""Groups users may mistake for a key: group to the key that takes a path."""
+BASE = "config"
 
 
 @dataclass(frozen=True)
 class Composed:
-    """What Hydra made, and where each part of it was written."""
+    """What Hydra made, where each part of it was written, and what was left out because it cannot be read."""
 
     values: dict[str, Any]
     origins: dict[str, str]
     """Dotted key to `file:line` or `command line`."""
+    problems: tuple[Problem, ...] = ()
+    recipe: str | None = None
+
+
+@dataclass
+class CommandLine:
+    """The overrides, sorted: the recipe, a choice for each group, and values."""
+
+    recipe: str | None = None
+    choices: dict[str, str] = field(default_factory=dict)
+    values: list[Override] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
 
 def compose(arguments: Sequence[str]) -> Composed:
@@ -43,130 +59,168 @@ def compose(arguments: Sequence[str]) -> Composed:
     Args:
         arguments: Hydra overrides; `recipe=NAME` or `recipe=FILE.yaml` chooses a recipe.
     Raises:
-        UserError: a recipe, group, option or override that does not exist or cannot be read.
+        UserError: a recipe cannot be found or read.
+        ConfigError: Hydra cannot compose what is left when everything unreadable is left out.
     """
-    recipe, overrides = _split(arguments)
-    chain = inheritance(recipe) if recipe else []
-    _store_methods()
-    for name, file in chain:
-        _store(f"recipe/{name}", _mapping(file))
-    values, choices = _hydra([*([f"recipe={chain[-1][0]}"] if chain else []), *(_line(o) for o in overrides)])
-    values.setdefault("name", Path(recipe).stem if recipe else values["task"]["name"])
-    return Composed(values, _origins(choices, [file for _, file in chain], overrides))
+    command = _read(arguments)
+    lineage = inheritance.read(command.recipe) if command.recipe else Lineage()
+    problems = [*lineage.problems, *command.problems]
+    config, defaults = _hydra(_store(lineage), command, problems)
+    origins = _origins(defaults, lineage, command)
+    values = resolve(config, origins, problems)
+    task = values.get("task")
+    values.setdefault("name", Path(command.recipe).stem if command.recipe else _name(task))
+    return Composed(values, origins, tuple(problems), command.recipe)
 
 
-def inheritance(recipe: str) -> list[tuple[str, Path]]:
-    """A recipe and the recipes it inherits, the oldest ancestor first: group name and file."""
-    file = recipes.find(recipe)
-    node = _mapping(file)
-    parents = [entry for entry in node.get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
-    ancestors = [pair for parent in parents for pair in inheritance(parent)]
-    return [*ancestors, (re.sub(r"\.ya?ml$", "", recipe).strip("./") or file.stem, file)]
+def _name(task: Any) -> str:
+    return str(task.get("name")) if isinstance(task, dict) else str(task)
 
 
-def _split(arguments: Sequence[str]) -> tuple[str | None, list[Override]]:
-    """The recipe, and the other overrides parsed."""
-    chosen = [argument.removeprefix("recipe=") for argument in arguments if argument.startswith("recipe=")]
-    if len(chosen) > 1:
-        raise UserError(f"recipe= is given {len(chosen)} times; a recipe inherits others by its defaults list")
-    parser = OverridesParser.create()
-    return (chosen or [None])[0], [_parse(parser, text) for text in arguments if not text.startswith("recipe=")]
+def _read(arguments: Sequence[str]) -> CommandLine:
+    """Sort the overrides; one that cannot be read becomes a problem."""
+    command, parser = CommandLine(), OverridesParser.create()
+    for text in arguments:
+        match = re.match(r"\+{0,2}recipe=(.*)", text, re.DOTALL)
+        if match and command.recipe is not None:
+            raise UserError("recipe= is given twice; a recipe inherits others by its defaults list")
+        if match:
+            command.recipe = match[1].strip("'\"")
+        else:
+            _sort(text, parser, command)
+    if command.recipe == "":
+        raise UserError(f"recipe= names nothing. {recipes.FURTHER}")
+    return command
 
 
-def _parse(parser: OverridesParser, text: str) -> Override:
+def _sort(text: str, parser: OverridesParser, command: CommandLine) -> None:
     try:
         override = parser.parse_override(text)
     except HydraException as error:
-        quoted = f"'{text.partition('=')[0]}=\"{text.partition('=')[2]}\"'"
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"{text} cannot be read as key=value: {reason}. A value with , = {{ }} ( ) or spaces is quoted: {quoted}"
-        ) from None
+        command.problems.append(_unreadable(text, error))
+        return
+    key = override.key_or_group
+    if problem := _misused(override, command):
+        command.problems.append(problem)
+    elif key in groups.names() and not override.is_delete():
+        command.choices[key] = str(override.value())
+    else:
+        command.values.append(override)
+
+
+def _unreadable(text: str, error: HydraException) -> Problem:
+    key, equals, _ = text.partition("=")
+    if not equals:
+        recipe = f" A recipe is chosen with recipe={text}" if text in recipes.names() or text.endswith(".yaml") else ""
+        return Problem(written.override(text), COMMAND_LINE, "is not of the form key=value.", recipe.strip())
+    if not re.fullmatch(r"[~+]{0,2}[\w.@/:-]+", key) or key.startswith("/"):
+        what = f"{written.override(text)} is not of the form key=value."
+        return Problem(key or "=", COMMAND_LINE, what, "A key is dotted names, such as trainer.learning_rate")
+    hint = f"Text with , = {{ }} ( ) ~ or quotes in it is quoted twice: {written.quoted(text)}"
+    if written.is_secret(key, text):
+        return Problem(key, COMMAND_LINE, "the value cannot be read.", "No credential belongs into a config.")
+    return Problem(key, COMMAND_LINE, f"{text} cannot be read: {str(error).splitlines()[0]}.", hint)
+
+
+def _misused(override: Override, command: CommandLine) -> Problem | None:
+    """What Hydra would take and no run can use."""
+    key, text = override.key_or_group, written.override(_text(override))
+    if not key:
+        return Problem(text, COMMAND_LINE, "is not of the form key=value.")
+    if override.package is not None:
+        return Problem(text, COMMAND_LINE, "a group is chosen by its name alone.", f"Write {key}=…")
+    if re.match(r"hydra\b", key):
+        return Problem(key, COMMAND_LINE, "nothing reads it: Hydra composes the config and does no more.")
     if override.is_sweep_override():
-        raise UserError(f"{text} names several values; a sweep runs them: finetune train -m {text}")
-    return override
+        what = f"{text} names several values, which only a sweep (-m) takes."
+        return Problem(key, COMMAND_LINE, what, _one_text(override))
+    if key not in groups.names() or override.is_delete():
+        return groups.refusal(key, override.value(), COMMAND_LINE) if "/" in key else None
+    if key in command.choices:
+        return Problem(key, COMMAND_LINE, f"is chosen twice: {command.choices[key]} and {override.value()}.")
+    return groups.refusal(key, override.value(), COMMAND_LINE)
 
 
-def _line(override: Override) -> str:
-    """Values are forced in, so that an unknown key meets our validator, which reports all problems at once."""
-    text: str = override.input_line
-    is_group = override.key_or_group in recipes.groups() or override.key_or_group == "task"
-    if is_group or override.is_delete() or text.startswith("hydra."):
-        return text
-    return "++" + text.lstrip("+")
+def _text(override: Override) -> str:
+    return override.input_line or ""
 
 
-def _mapping(file: Path) -> dict[str, Any]:
-    origin.parse(file)
-    node = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    if not isinstance(node, dict):
-        raise UserError(f"{origin.shown(file)} is not a mapping of keys to values")
-    return node
+def _one_text(override: Override) -> str:
+    if written.is_secret(override.key_or_group, _text(override)):
+        return ""
+    return f"One text with a comma in it is quoted twice: {written.quoted(_text(override))}"
 
 
-def _store(path: str, node: dict[str, Any]) -> None:
-    group, _, name = path.rpartition("/")
-    package = "_global_" if path.startswith("recipe/") else None
-    ConfigStore.instance().store(group=group, name=name, node=OmegaConf.create(node), package=package)
-
-
+@cache
 def _store_methods() -> None:
     """Every task, PEFT method and quantizer is an option of its group by its own name; a file of ours wins."""
+    store = ConfigStore.instance().store
     for name in tasks():
-        _store(f"task/{name}", {"name": name})
-    for group in ("adapter", "quantization"):
-        for method in options.methods(group):
-            if method not in recipes.groups()[group]:
-                _store(f"{group}/{method}", {"method": method})
+        store(group="task", name=name, node=OmegaConf.create({"name": name}))
+    for group in groups.METHODS:
+        for method in set(options.methods(group)) - set(recipes.groups()[group]):
+            store(group=group, name=method, node=OmegaConf.create({"method": method}))
 
 
-def _hydra(lines: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The composed values, resolved, and the option chosen in each group."""
+def _store(lineage: Lineage) -> dict[str, Path]:
+    """The layers of a recipe, and one config over them that chooses from the groups; layer to file."""
+    _store_methods()
+    store, files = ConfigStore.instance().store, {}
+    for number, (file, values) in enumerate(lineage.layers):
+        store(group="recipe", name=f"layer{number}", node=OmegaConf.create(values), package="_global_")
+        files[f"recipe/layer{number}"] = file
+    overrides = [{f"override /{group}": option} for group, option in lineage.choices.items()]
+    defaults = [*(name.removeprefix("recipe/") for name in files), *overrides]
+    store(group="recipe", name="all", node=OmegaConf.create({"defaults": defaults}), package="_global_")
+    return files
+
+
+def _hydra(
+    layers: dict[str, Path], command: CommandLine, problems: list[Problem]
+) -> tuple[DictConfig, list[tuple[Path | None, ResultDefault]]]:
+    """The composed config, and each part of it with the file it is from."""
+    lines = ["recipe=all", *(f"{group}={option}" for group, option in command.choices.items())]
+    # Values are forced in, so that an unknown key meets our validator, which reports all problems at once.
+    lines += [_text(each) if each.is_delete() else f"++{_text(each).lstrip('+')}" for each in command.values]
     try:
         with initialize_config_dir(str(recipes.CONF), version_base="1.3"):
-            config = hydra_compose("config", lines, return_hydra_config=True)
-            choices = dict(config.hydra.runtime.choices)
-            OmegaConf.set_struct(config, False)
-            config.pop("hydra")
-            values = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+            loader = GlobalHydra.instance().config_loader()
+            config = loader.load_configuration(BASE, lines, RunMode.RUN)
+            parts = loader.compute_defaults_list(BASE, lines, RunMode.RUN).defaults
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise UserError(_in_our_words(error)) from None
-    return values, choices  # type: ignore[return-value]
+        raise ConfigError([*problems, _in_our_words(error)]) from None
+    OmegaConf.set_struct(config, False)
+    config.pop("hydra")
+    return config, [(_file(part, layers), part) for part in parts]
 
 
-def _in_our_words(error: Exception) -> str:
-    """What Hydra means, and what to write."""
-    text = str(error)
-    if missing := re.search(r"Could not find '([\w-]+)/([^']+)'", text):
-        return _no_option(missing[1], missing[2])
-    if stray := re.search(r"Could not override '([^']+)'", text):
-        group = stray[1].split("@")[0]
-        groups = [*recipes.groups(), "task"]
-        return f"{group} is not a config group. Groups: {', '.join(sorted(groups))}. {did_you_mean(group, groups)}"
-    return text.splitlines()[0]
+def _file(part: ResultDefault, layers: dict[str, Path]) -> Path | None:
+    """The file of a part of the config; what is not a file is of Hydra or a method of a library."""
+    file = layers.get(part.config_path or "", recipes.CONF / f"{part.config_path}.yaml")
+    return file if file.is_file() else None
 
 
-def _no_option(group: str, option: str) -> str:
-    available = sorted({*_options(group)})
-    if group in PRESET_GROUPS:
-        return f"{group}={option}: no preset of that name ({', '.join(available)}). A path is written {group}.path={option}"
-    close = nearest(option, available)
-    hint = f"Did you mean {group}={close}?" if close else f"Options: {', '.join(available)}"
-    return f"{group}={option} is not an option of {group}. {hint}"
+def _in_our_words(error: Exception) -> Problem:
+    text = str(error).splitlines()[0]
+    if match := re.search(r"Could not delete from config. '(.+)' does not exist", text):
+        return Problem(f"~{match[1]}", COMMAND_LINE, "there is no such key to take out.")
+    return Problem("overrides", COMMAND_LINE, text)
 
 
-def _options(group: str) -> list[str]:
-    own = recipes.groups().get(group, [])
-    return [*own, *tasks()] if group == "task" else [*own, *options.methods(group)]
-
-
-def _origins(choices: dict[str, str], chain: list[Path], overrides: list[Override]) -> dict[str, str]:
+def _origins(parts: list[tuple[Path | None, ResultDefault]], lineage: Lineage, command: CommandLine) -> dict[str, str]:
     """Later ones win: the base, the chosen files of the groups, the recipes from the oldest, the command line."""
-    found = origin.lines(recipes.CONF / "config.yaml")
-    for group, option in choices.items():
-        file = recipes.CONF / group / f"{option}.yaml"
-        if option and file.is_file():
-            found |= {group: origin.shown(file)} | origin.lines(file, f"{group}.")
-    for file in chain:
-        found |= origin.lines(file)
-    return found | {o.key_or_group: f"command line: {o.input_line}" for o in overrides}
+    chosen = lineage.origins | dict.fromkeys(command.choices, COMMAND_LINE)
+    found: dict[str, str] = {}
+    for file, part in parts:
+        if file:
+            found |= {part.package or "": origin.shown(file)} | origin.lines(file, part.package or "")
+        elif part.package in chosen:
+            found |= {key: chosen[part.package] for key in (part.package, f"{part.package}.method")}
+    return found | {key: COMMAND_LINE for each in command.values for key in _keys(each.key_or_group, each.value())}
+
+
+def _keys(key: str, value: Any) -> Iterator[str]:
+    """A key and, where its value is a mapping, the keys below."""
+    yield key
+    for name, part in value.items() if isinstance(value, dict) else ():
+        yield from _keys(f"{key}.{name}", part)

@@ -4,36 +4,24 @@ Deriving them imports the libraries (seconds), so the result is kept on disk und
 delete, never stale. With a warm cache this module loads no torch.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
 import inspect
 import json
 import os
+import sys
 import typing
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-FORMAT = 2
+FORMAT = 3
 LIBRARIES = ("transformers", "trl", "peft", "accelerate", "torch", "pydantic")
-REPLACED = {
-    "warmup_ratio": "warmup_steps (below 1 it is a share of all steps)",
-    "evaluation_strategy": "eval_strategy",
-    "gradient_checkpointing": "activation_checkpointing",
-    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
-    "group_by_length": "train_sampling_strategy=group_by_length",
-    "max_seq_length": "tokenizer.max_length",
-    "no_cuda": "use_cpu",
-    "tokenizer": "the tokenizer group",
-    "logging_dir": "the environment variable TENSORBOARD_LOGGING_DIR",
-    "overwrite_output_dir": "nothing: every run has a folder of its own",
-    "load_in_4bit": "quantization=bnb_4bit",
-    "load_in_8bit": "quantization=bnb_8bit",
-}
-"""Names people still type, and what replaced them in transformers 5 and TRL 1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,9 +60,18 @@ def resolve(path: str) -> Any:
 def _cached(name: str, derive: typing.Callable[[], dict[str, Any]]) -> dict[str, Any]:
     file = cache_folder() / "options" / f"{name}-{_installed()}.json"
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return _keep(file, derive())
+        found = None
+    return found if _is_whole(found) else _keep(file, derive())
+
+
+def _is_whole(found: Any) -> bool:
+    """Whether a cache file holds what was stored: options, or methods with the paths of their classes."""
+    return isinstance(found, dict) and all(
+        isinstance(value, str) or (isinstance(value, dict) and value.keys() == {"schema", "help"})
+        for value in found.values()
+    )
 
 
 def _keep(file: Path, found: dict[str, Any]) -> dict[str, Any]:
@@ -125,14 +122,24 @@ def _derive(class_path: str) -> Iterator[tuple[str, Option]]:
     for name, parameter in inspect.signature(cls).parameters.items():
         if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             help_text = str(fields[name].metadata.get("help", "")) if name in fields else ""
-            yield name, Option(_schema(hints.get(name, Any)), help_text)
+            yield name, Option(_schema(hints.get(name) or _type_of(parameter.default)), help_text)
+
+
+def _type_of(default: Any) -> Any:
+    """What a parameter without a type takes, where its default leaves no doubt."""
+    return type(default) if isinstance(default, bool | float) else Any
 
 
 def _hints(cls: type) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(cls.__init__) | typing.get_type_hints(cls)
-    except (NameError, TypeError):  # an annotation names something that is not imported at run time
-        return {}
+    """The types of the parameters, each read where it was written: a dataclass and its bases live in modules apart."""
+    found: dict[str, Any] = {}
+    for owner in (*reversed(cls.__mro__), inspect.getattr_static(cls, "__init__")):
+        names = vars(sys.modules[owner.__module__]) if owner.__module__ in sys.modules else {}
+        for name, hint in getattr(owner, "__annotations__", {}).items():
+            # A name that is imported for type checkers only stays unknown, unless a base could read it.
+            with contextlib.suppress(NameError, TypeError, AttributeError):
+                found[name] = typing.get_type_hints(SimpleNamespace(__annotations__={name: hint}), names)[name]
+    return found
 
 
 def _schema(hint: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 Knows files and names. Knows nothing of what a recipe says.
 """
 
-import shutil
+from functools import cache
 from pathlib import Path
 
 from finetune.config.suggest import did_you_mean
@@ -15,6 +15,8 @@ HOME = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 CONF = HOME / "conf"
 RECIPES = HOME / "recipes"
 SCHEME = "recipes://"
+SUFFIXES = (".yaml", ".yml")
+FURTHER = "`finetune recipes` lists them; a file of your own is written ./mine.yaml."
 
 
 def names() -> list[str]:
@@ -22,27 +24,35 @@ def names() -> list[str]:
     return sorted(file.relative_to(RECIPES).with_suffix("").as_posix() for file in RECIPES.rglob("*.yaml"))
 
 
+@cache
 def groups() -> dict[str, list[str]]:
     """Every config group with the names of its files."""
     folders = sorted(folder for folder in CONF.iterdir() if folder.is_dir())
     return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
 
 
-def find(name: str) -> Path:
-    """The file of a recipe: a shipped one by name, or any YAML file by path.
+def find(name: str, folder: Path = Path()) -> Path:
+    """The file of a recipe: a shipped one by name, or any YAML file by its path from `folder`.
 
     Raises:
         UserError: there is no such recipe or file.
     """
-    shipped, own = RECIPES / f"{name}.yaml", Path(name).expanduser()
-    if own.suffix in (".yaml", ".yml") and own.is_file():
+    own = folder / Path(name).expanduser()
+    if own.suffix in SUFFIXES and own.is_file():
         return own
-    if shipped.is_file() and shipped.resolve().is_relative_to(RECIPES.resolve()):
-        return shipped
-    if own.suffix in (".yaml", ".yml"):
-        raise UserError(f"recipe={name}: there is no such file below {Path.cwd()}")
-    hint = did_you_mean(name, names()) or "`finetune recipes` lists them; a file of your own is written ./mine.yaml."
-    raise UserError(f"recipe={name} is not a recipe. {hint}")
+    if name in names():
+        return RECIPES / f"{name}.yaml"
+    raise UserError(f"recipe={name}: {_nothing_there(name, own)}")
+
+
+def _nothing_there(name: str, own: Path) -> str:
+    shipped = did_you_mean(name.removesuffix(own.suffix), names())
+    if own.suffix in SUFFIXES:
+        return f"there is no such file below {own.parent.absolute()}. {shipped}".rstrip()
+    beside = own.parent / f"{own.name}.yaml"
+    if own.name and beside.is_file():
+        return f"no recipe of that name is shipped. A file is written with its ending: {beside.name}"
+    return f"there is no such recipe. {shipped or FURTHER}"
 
 
 def first_comment(file: Path) -> str:
@@ -52,13 +62,22 @@ def first_comment(file: Path) -> str:
 
 
 def copy(name: str, target: Path) -> Path:
-    """Copy a recipe out, into a folder or under a new name, never over a file that exists."""
+    """Copy a recipe out, into a folder or under a new name, never over a file that exists.
+
+    Raises:
+        UserError: there is no such recipe, or the target exists or cannot be written.
+    """
     file = find(name)
-    target = target / file.name if target.is_dir() else target
+    target = target if target.suffix in SUFFIXES else target / file.name
     if target.exists():
         raise UserError(f"{target} exists already; name another file: finetune recipes copy {name} NEW.yaml")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return Path(shutil.copyfile(file, target))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with target.open("x", encoding="utf-8") as new:
+            new.write(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{target} cannot be written: {error.strerror}") from None
+    return target
 
 
 def locate(path: str) -> Path:

@@ -2,19 +2,23 @@
 
 Plain dataclasses, read by pydantic. Imports no torch and no Hugging Face library. The libraries' own options
 (`trainer`, `adapter`, `quantization`) stay open mappings here and are checked against the installed versions in
-`options.py`.
+`theirs.py`.
 """
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, Strict
 
 from finetune.config.task import Task
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+# Strict: pydantic would read `true` as 1 elsewhere.
+Whole = Annotated[int, Strict()]
+Positive = Annotated[Whole, Field(gt=0)]
+Count = Annotated[Whole, Field(ge=0)]
+Number = Annotated[float, Strict()]
+Share = Annotated[Number, Field(ge=0, lt=1)]
+Text = Annotated[str, Field(min_length=1)]
 Closed: Any = {"extra": "forbid"}
 DType = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -25,7 +29,7 @@ class DatasetConfig:
 
     __pydantic_config__: ClassVar[Any] = Closed
 
-    path: str
+    path: Text
     """Hub id, file, folder, or `recipes://…` for data that ships with the recipes."""
     name: str | None = None
     """The Hub data set's configuration."""
@@ -37,7 +41,7 @@ class DatasetConfig:
     """None takes `validation` where it exists and cuts `validation_size` from train elsewhere."""
     test_split: str | None = None
     """None takes `test` where it exists; it is never trained on and never chooses a checkpoint."""
-    validation_size: Annotated[float, Field(gt=0, lt=1)] | Positive = 0.1
+    validation_size: Annotated[Number, Field(gt=0, lt=1)] | Positive = 0.1
     """A share of train, or a number of rows, for a validation split that is cut."""
     stratify: bool = False
     """Cut so that every label keeps its share."""
@@ -51,6 +55,8 @@ class DatasetConfig:
 
 @dataclass(kw_only=True)
 class TokenizerConfig:
+    """How text becomes tokens, where the model's own way is not wanted."""
+
     __pydantic_config__: ClassVar[Any] = Closed
 
     path: str | None = None
@@ -65,9 +71,11 @@ class TokenizerConfig:
 
 @dataclass(kw_only=True)
 class ModelConfig:
+    """Which weights are trained, and how they are loaded."""
+
     __pydantic_config__: ClassVar[Any] = Closed
 
-    path: str
+    path: Text
     """Hub id, folder, or `package://name/folder` for weights inside an installed package."""
     fallback_path: str | None = None
     """Taken, and said, when `path` is a Hub id that cannot be reached. May be a GGUF file."""
@@ -86,6 +94,8 @@ class ModelConfig:
 
 @dataclass(kw_only=True)
 class PrecisionConfig:
+    """The number formats of computing and of trained weights."""
+
     __pydantic_config__: ClassVar[Any] = Closed
 
     compute: DType = "auto"
@@ -96,6 +106,8 @@ class PrecisionConfig:
 
 @dataclass(kw_only=True)
 class GenerationConfig:
+    """Which rows are answered after training, and how answers are compared."""
+
     __pydantic_config__: ClassVar[Any] = Closed
 
     rows: Count = 0
@@ -107,6 +119,8 @@ class GenerationConfig:
 
 @dataclass(kw_only=True)
 class EvaluationConfig:
+    """What is measured, and on what."""
+
     __pydantic_config__: ClassVar[Any] = Closed
 
     metrics: list[str] | None = None
@@ -120,6 +134,8 @@ class EvaluationConfig:
 
 @dataclass(kw_only=True)
 class TrackingConfig:
+    """Where numbers are sent while training."""
+
     __pydantic_config__: ClassVar[Any] = Closed
 
     report_to: list[str] = field(default_factory=list)
@@ -130,6 +146,8 @@ class TrackingConfig:
 
 @dataclass(kw_only=True)
 class PublishConfig:
+    """Whether and where the verified model is uploaded."""
+
     __pydantic_config__: ClassVar[Any] = Closed
 
     to: Literal["none", "hub"] = "none"
@@ -157,7 +175,7 @@ class Config:
     publish: PublishConfig
     global_batch_size: Positive | None = None
     """Rows per optimizer step over all devices. None takes per-device size x devices x accumulation."""
-    seed: int = 42
-    name: str = "run"
+    seed: Whole = 42
+    name: Text = "run"
     """Names the folder of the run; the recipe's name unless set."""
-    output_dir: str = "runs"
+    output_dir: Text = "runs"

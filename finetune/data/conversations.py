@@ -5,39 +5,37 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.config.task import RowError
+from finetune.data.columns import check
 from finetune.errors import UserError
 
 Message = dict[str, Any]
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "function_call": "assistant", "observation": "tool"}
 ROLES = ("system", "developer", "user", "assistant", "tool")
+ANSWERS = ("output", "completion")
+"""Roles of columns that hold an answer alone: a row that asks has none."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A way of writing a conversation: the roles it needs, and how a row becomes messages."""
+    """A way of writing a conversation: the roles of its columns, and how a row becomes messages."""
 
     needs: tuple[str, ...]
     read: Callable[[dict[str, Any], dict[str, str]], list[Message]]
+    optional: tuple[str, ...] = ()
 
 
 def _messages(row: dict[str, Any], columns: dict[str, str]) -> list[Message]:
-    turns = row[columns["messages"]]
-    if not isinstance(turns, list) or not turns:
-        raise RowError("no messages")
-    return [_message(turn.get("role"), turn) for turn in turns]
+    return _turns("", row[columns["messages"]])
 
 
 def _sharegpt(row: dict[str, Any], columns: dict[str, str]) -> list[Message]:
-    turns = row[columns["conversations"]]
-    if not isinstance(turns, list) or not turns:
-        raise RowError("no messages")
-    return [_message(SHAREGPT_ROLES.get(turn["from"], turn["from"]), {"content": turn["value"]}) for turn in turns]
+    return _turns("", row[columns["conversations"]])
 
 
 def _alpaca(row: dict[str, Any], columns: dict[str, str]) -> list[Message]:
-    extra = row.get(columns.get("input", "input")) or ""
-    prompt = "\n\n".join(part for part in (row[columns["instruction"]], extra) if part)
-    return [_message("user", {"content": prompt}), _message("assistant", {"content": row[columns["output"]]})]
+    parts = [row[columns[role]] for role in ("instruction", "input") if role in columns]
+    prompt = "\n\n".join(_text(part) for part in parts if part)
+    return [*_turns("user", prompt), *_turns("assistant", row[columns["output"]])]
 
 
 def _prompt_completion(row: dict[str, Any], columns: dict[str, str]) -> list[Message]:
@@ -45,70 +43,77 @@ def _prompt_completion(row: dict[str, Any], columns: dict[str, str]) -> list[Mes
 
 
 def _completion_only(row: dict[str, Any], columns: dict[str, str]) -> list[Message]:
-    return [_message("assistant", {"content": row[columns["text"]]})]
+    return _turns("assistant", row[columns["text"]])
 
 
 def _turns(role: str, value: Any) -> list[Message]:
-    if isinstance(value, list):
-        return [_message(turn.get("role"), turn) for turn in value]
-    return [_message(role, {"content": value})]
+    """The messages of a list, or the one message of a text that `role` says."""
+    if role and not isinstance(value, list):
+        return [_message({"role": role, "content": value})]
+    if not value:
+        raise RowError("no messages")
+    if not isinstance(value, list) or not all(isinstance(turn, dict) for turn in value):
+        raise RowError("not a list of messages with role and content")
+    return [_message(turn) for turn in value]
 
 
-def _message(role: str | None, turn: dict[str, Any]) -> Message:
-    """A message without the nulls that Arrow fills in for keys other rows have."""
+def _message(turn: dict[str, Any]) -> Message:
+    """A message by the names of the `messages` layout, whichever its own are."""
+    kept = _without_nulls(turn)
+    role, content = kept.pop("role", kept.pop("from", None)), kept.pop("content", kept.pop("value", None))
+    role = SHAREGPT_ROLES.get(role, role)
     if role not in ROLES:
         raise RowError(f"unknown role {role!r}, expected one of {', '.join(ROLES)}")
-    kept = {key: value for key, value in turn.items() if value is not None and key not in ("role", "from", "value")}
-    if not kept.get("content") and not kept.get("tool_calls"):
+    if not content and not kept.get("tool_calls"):
         raise RowError(f"a message of {role} has no content")
-    return {"role": role, **kept}
+    if content is None:
+        return {"role": role, **kept}
+    return {"role": role, "content": content if isinstance(content, list) else _text(content), **kept}
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise RowError(f"{type(value).__name__} where a text is expected")
+    return value
+
+
+def _without_nulls(value: Any) -> Any:
+    """The value without the nulls that Arrow fills in for keys other rows have, at any depth."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(part) for key, part in value.items() if part is not None}
+    return [_without_nulls(part) for part in value] if isinstance(value, list) else value
 
 
 LAYOUTS = {
     "messages": Layout(("messages",), _messages),
     "sharegpt": Layout(("conversations",), _sharegpt),
-    "alpaca": Layout(("instruction", "output"), _alpaca),
+    "alpaca": Layout(("instruction", "output"), _alpaca, ("input",)),
     "prompt_completion": Layout(("prompt", "completion"), _prompt_completion),
     "text": Layout(("text",), _completion_only),
 }
 
 
-def detect(first: dict[str, Any], columns: dict[str, str]) -> tuple[str, dict[str, str]]:
-    """The layout of the rows, and role to column.
+def detect(names: Sequence[str], columns: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """The layout of rows with these columns, and role to column.
 
     Args:
-        first: the first row.
-        columns: role to column as the user named them; other roles are the columns of the same name.
+        names: the columns there are.
+        columns: role to column as the user named them, all of one layout; other roles are columns of the same name.
     Raises:
-        UserError: no layout fits the columns.
+        UserError: a named column is not there, or no layout fits.
     """
-    _existing(first, columns)
-    named = {name: name for name in first} | columns
-    for layout, needs in ((name, layout.needs) for name, layout in LAYOUTS.items()):
-        if all(role in named for role in needs):
-            found = {role: named[role] for role in (*needs, "input") if role in named}
-            return _by_keys(layout, found, first)
+    check(columns, names)
+    named = {name: name for name in names} | columns
+    for name, layout in LAYOUTS.items():
+        roles = (*layout.needs, *layout.optional)
+        if set(layout.needs) <= set(named) and set(columns) <= set(roles):
+            return name, {role: named[role] for role in roles if role in named}
     known = "; ".join(f"{name}: {', '.join(layout.needs)}" for name, layout in LAYOUTS.items())
+    written = f" with dataset.columns {', '.join(columns)}" if columns else ""
     raise UserError(
-        f"no chat layout fits the columns {', '.join(first)}. Layouts and the columns they need: {known}. "
+        f"no chat layout fits the columns {', '.join(names)}{written}. Layouts and the columns they need: {known}. "
         "Name yours, for example dataset.columns.prompt=question dataset.columns.completion=answer"
     )
-
-
-def _existing(first: dict[str, Any], columns: dict[str, str]) -> None:
-    if absent := [column for column in columns.values() if column not in first]:
-        raise UserError(f"dataset.columns names {', '.join(absent)}, but the data has the columns {', '.join(first)}")
-
-
-def _by_keys(layout: str, found: dict[str, str], first: dict[str, Any]) -> tuple[str, dict[str, str]]:
-    """`messages` and `conversations` are both used for both layouts of turns; their keys tell which it is."""
-    if layout not in ("messages", "sharegpt"):
-        return layout, found
-    column = next(iter(found.values()))
-    turns: Sequence[Any] = first[column] or [{}]
-    if isinstance(turns, str) or not isinstance(turns[0], dict):
-        raise UserError(f"{column} holds {type(turns).__name__}, expected a list of messages with role and content")
-    return ("sharegpt", {"conversations": column}) if "from" in turns[0] else ("messages", {"messages": column})
 
 
 def read(row: dict[str, Any], layout: str, columns: dict[str, str]) -> list[Message]:
@@ -118,6 +123,26 @@ def read(row: dict[str, Any], layout: str, columns: dict[str, str]) -> list[Mess
         RowError: the row is not what its layout says.
     """
     return LAYOUTS[layout].read(row, columns)
+
+
+def question(row: dict[str, Any], columns: dict[str, str]) -> list[Message]:
+    """What a row asks: its messages before the answer they end with, which the row may lack.
+
+    Args:
+        columns: role to column, as trained; where the row has none of them, its columns are named by their roles.
+    Raises:
+        UserError: the row fits no layout.
+        RowError: the row is not what its layout says, or asks nothing.
+    """
+    known = {role: column for role, column in columns.items() if column in row or role in ANSWERS}
+    known = known if set(known) - set(ANSWERS) else {}
+    answered = {known.get(role, role): "answer" for role in ANSWERS} | row
+    messages = read(answered, *detect(list(answered), known))
+    while messages and messages[-1]["role"] == "assistant":
+        messages.pop()
+    if not messages:
+        raise RowError("nothing is asked")
+    return messages
 
 
 def text(row: dict[str, Any], columns: dict[str, str]) -> str:

@@ -19,7 +19,10 @@ Columns = dict[str, Any]
 Read = Callable[[dict[str, Any], int], Any]
 """From a raw row and its index to what is tokenized; raises RowError to drop the row with a reason."""
 Tokenize = Callable[[Sequence[Any], int | None], list[Columns]]
-"""From read rows to model inputs, one mapping each; a maximum length cuts them, None leaves them whole."""
+"""From read rows to model inputs, one mapping each; a maximum length cuts them, None leaves them whole.
+
+Raises for all where one row fails: a RowError drops that row, a UserError is about it and refuses the data.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,7 @@ def encode(rows: Dataset, read: Read, tokenize: Tokenize, limit: Limit) -> Encod
     kept: list[Columns] = []
     for indices, batch in _batches(rows):
         readable = list(_readable(indices, batch, read, account))
-        whole = tokenize([item for _, item in readable], None) if readable else []
-        for (index, item), columns in zip(readable, whole, strict=True):
+        for index, item, columns in _tokenized(readable, tokenize, account):
             fitted = _fit(index, item, columns, tokenize, limit, account)
             kept.extend([fitted] if fitted else [])
     account.note("tokens", sum(len(columns["input_ids"]) for columns in kept))
@@ -64,7 +66,30 @@ def _readable(indices: range, batch: list[dict[str, Any]], read: Read, account: 
             account.drop(str(error), index)
 
 
-def _fit(  # noqa: PLR0913 - one row, on its way from one end of the stage to the other
+def _tokenized(
+    rows: Sequence[tuple[int, Any]], tokenize: Tokenize, account: Account
+) -> Iterator[tuple[int, Any, Columns]]:
+    """Index, row and model inputs: all rows at once, one at a time where that fails, to find the row at fault."""
+    try:
+        found = tokenize([item for _, item in rows], None) if rows else []
+    except (RowError, UserError):
+        for index, item in rows:
+            yield from _alone(index, item, tokenize, account)
+    else:
+        for (index, item), columns in zip(rows, found, strict=True):
+            yield index, item, columns
+
+
+def _alone(index: int, item: Any, tokenize: Tokenize, account: Account) -> Iterator[tuple[int, Any, Columns]]:
+    try:
+        yield index, item, tokenize([item], None)[0]
+    except RowError as error:
+        account.drop(str(error), index)
+    except UserError as error:
+        raise UserError(f"row {index}: {error}") from None
+
+
+def _fit(
     index: int, item: Any, columns: Columns, tokenize: Tokenize, limit: Limit, account: Account
 ) -> Columns | None:
     """The row if it fits and has something to train; cut, dropped or refused otherwise."""
@@ -75,11 +100,12 @@ def _fit(  # noqa: PLR0913 - one row, on its way from one end of the stage to th
         if limit.overlong == "drop":
             account.drop(f"longer than {limit.max_length} tokens", index)
             return None
-        account.note("truncated")
         columns = tokenize([item], limit.max_length)[0]
     if nothing_to_train(columns["labels"]):
         account.drop("nothing to train", index)
         return None
+    if length > limit.max_length:
+        account.note("truncated")
     return columns
 
 

@@ -15,7 +15,7 @@ from finetune.models import model, tokenizer
 from finetune.models.source import Source, resolve
 
 # Raised when the code that makes rows changes what it makes.
-VERSION = 1
+VERSION = 2
 SHOWN_ROWS = 3
 
 
@@ -74,7 +74,7 @@ def _inputs(
     }
 
 
-def _build(  # noqa: PLR0913 - the inputs of the stage
+def _build(
     target: Path,
     config: Config,
     raw: dict[str, Dataset],
@@ -109,5 +109,5 @@ def _check_budget(split: str, found: dict[str, Any], config: DatasetConfig) -> N
     if dropped > config.max_dropped * found["read"]:
         raise UserError(
             f"{split}: {dropped} of {found['read']} rows would be dropped, more than dataset.max_dropped="
-            f"{config.max_dropped:g} allows: {'; '.join(reasons)}. Mend the rows, or allow it with dataset.max_dropped=…"
+            f"{config.max_dropped:g} allows: {'; '.join(reasons)}. Mend the rows, or write dataset.max_dropped=…"
         )

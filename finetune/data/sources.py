@@ -1,12 +1,14 @@
 """Raw splits from the Hub, files and folders. Knows no tokenizer and no task."""
 
+import json
 import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
-from datasets.exceptions import DatasetsError
+from datasets.exceptions import DatasetGenerationCastError, DatasetsError
 
 from finetune.config import recipes
 from finetune.config.schema import DatasetConfig
@@ -35,16 +37,16 @@ def load(config: DatasetConfig, seed: int) -> Splits:
     found = _load(config)
     train = _named(found, config.train_split, "train_split")
     rows, notes = {"train": train}, {"train": f"{config.path} split {config.train_split}"}
-    validation = config.validation_split or next((name for name in VALIDATION_NAMES if name in found), None)
+    validation = config.validation_split or _unused(found, VALIDATION_NAMES, config.train_split)
     if validation:
         rows["validation"] = _named(found, validation, "validation_split")
         notes["validation"] = f"{config.path} split {validation}"
     else:
         rows["train"], rows["validation"] = _cut(train, config, seed)
         notes["validation"] = f"cut from {config.train_split} with seed {seed}"
-    if config.test_split or "test" in found:
-        rows["test"] = _named(found, config.test_split or "test", "test_split")
-        notes["test"] = f"{config.path} split {config.test_split or 'test'}"
+    if test := config.test_split or _unused(found, ("test",), config.train_split, validation):
+        rows["test"] = _named(found, test, "test_split")
+        notes["test"] = f"{config.path} split {test}"
     limited = {name: part.select(range(min(config.limit or len(part), len(part)))) for name, part in rows.items()}
     return Splits(limited, notes)
 
@@ -54,7 +56,11 @@ def _load(config: DatasetConfig) -> dict[str, Dataset]:
     try:
         found = _from_folder(local, config) if local else _from_hub(config)
     except (DatasetsError, OSError, ValueError) as error:
+        if local:
+            _check_lines(local)
         raise UserError(f"dataset.path={config.path} cannot be read: {_cause(error)}") from None
+    except (IndexError, StopIteration):  # how the library fails on a JSON file or a saved split without rows
+        raise UserError(f"dataset.path={config.path} cannot be read: one of its splits has no rows") from None
     return dict(found) if isinstance(found, DatasetDict) else {"train": found}
 
 
@@ -81,7 +87,30 @@ def _from_folder(path: Path, config: DatasetConfig) -> Any:
     files = _absolute(config.data_files, path) or ({"train": str(path)} if path.is_file() else None)
     if files is None:
         return load_dataset(str(path))
+    found = [Path(file) for file in _flat(files)]
+    if empty := [file.name for file in found if file.is_file() and not file.stat().st_size]:
+        raise UserError(f"dataset.path={config.path} cannot be read: {', '.join(empty)} is empty")
     return load_dataset(_format(files, config.format), data_files=files)
+
+
+def _flat(files: Any) -> Iterator[str]:
+    """Every file of `data_files`, however they are grouped."""
+    if isinstance(files, str):
+        yield files
+    else:
+        for part in files.values() if isinstance(files, dict) else files:
+            yield from _flat(part)
+
+
+def _check_lines(path: Path) -> None:
+    """Name the line that is not JSON, which the library counts within a block of the file."""
+    for file in sorted(path.rglob("*.jsonl")) if path.is_dir() else [path] if path.suffix == ".jsonl" else []:
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            for number, line in enumerate(lines, 1):
+                try:
+                    json.loads(line if line.strip() else "null")
+                except ValueError as error:
+                    raise UserError(f"{file.name}:{number} is not JSON: {error}") from None
 
 
 def _absolute(files: Any, root: Path) -> Any:
@@ -92,7 +121,7 @@ def _absolute(files: Any, root: Path) -> Any:
         return {split: _absolute(part, root) for split, part in files.items()}
     if isinstance(files, list):
         return [_absolute(part, root) for part in files]
-    if not list(root.glob(files)) and not (root / files).is_file():
+    if not (root / files).is_file() and (Path(files).is_absolute() or not list(root.glob(files))):
         names = [file.name for file in root.iterdir()]
         raise UserError(f"dataset.data_files: {files} is not in {root.name}. {did_you_mean(files, names)}".rstrip())
     return str(root / files)
@@ -101,12 +130,15 @@ def _absolute(files: Any, root: Path) -> Any:
 def _format(files: Any, wanted: str) -> str:
     if wanted != "auto":
         return wanted
-    while not isinstance(files, str):
-        files = next(iter(files.values())) if isinstance(files, dict) else files[0]
-    suffix = Path(files).suffix
-    if suffix not in FORMATS:
-        raise UserError(f"{Path(files).name}: the format is not known by its ending. Write dataset.format=csv|json|…")
-    return FORMATS[suffix]
+    first = Path(next(_flat(files)))
+    if first.suffix not in FORMATS:
+        raise UserError(f"{first.name}: the format is not known by its ending. Write dataset.format=csv|json|…")
+    return FORMATS[first.suffix]
+
+
+def _unused(found: dict[str, Dataset], names: Sequence[str], *used: str | None) -> str | None:
+    """The first of the usual names that is there and is nothing else already."""
+    return next((name for name in names if name in found and name not in used), None)
 
 
 def _named(found: dict[str, Dataset], name: str, key: str) -> Dataset:
@@ -121,12 +153,13 @@ def _named(found: dict[str, Dataset], name: str, key: str) -> Dataset:
 def _cut(train: Dataset, config: DatasetConfig, seed: int) -> tuple[Dataset, Dataset]:
     """Train and validation rows that share none."""
     column = _stratified(train, config) if config.stratify else None
-    rows = train.class_encode_column(column) if column and not hasattr(train.features[column], "names") else train
+    rows = Dataset.from_dict({"row": range(len(train))})
     try:
-        parts = rows.train_test_split(config.validation_size, seed=seed, stratify_by_column=column)
+        rows = rows.add_column("label", train[column][:]).class_encode_column("label") if column else rows
+        parts = rows.train_test_split(config.validation_size, seed=seed, stratify_by_column=column and "label")
     except ValueError as error:
         raise UserError(f"dataset.validation_size={config.validation_size} of {len(train)} rows: {error}") from None
-    return parts["train"], parts["test"]
+    return train.select(parts["train"]["row"]), train.select(parts["test"]["row"])
 
 
 def _stratified(train: Dataset, config: DatasetConfig) -> str:
@@ -139,7 +172,9 @@ def _stratified(train: Dataset, config: DatasetConfig) -> str:
 
 
 def _cause(error: BaseException) -> str:
-    """The innermost reason, which the library wraps in a general one."""
+    """The innermost reason, which the library wraps in a general one; for columns that differ, the general one."""
+    if isinstance(error, DatasetGenerationCastError):
+        return " ".join(str(error).partition("Please either")[0].split())
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__  # type: ignore[assignment]
     return (str(error).splitlines() or [type(error).__name__])[0]

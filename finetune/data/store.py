@@ -6,11 +6,11 @@ machine. The inputs lie beside the rows and are compared when they are loaded.
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
@@ -34,8 +34,8 @@ def find_or_build(inputs: dict[str, Any], build: Callable[[Path], dict[str, Any]
     target = cache_folder() / "prepared" / key(inputs)
     if _is_for(target, inputs):
         return target
-    staging = target.with_name(f".{target.name}-{os.getpid()}")
-    shutil.rmtree(staging, ignore_errors=True)
+    # A process id would do on one machine; folders are shared between several.
+    staging = target.with_name(f".{target.name}-{uuid4().hex[:12]}")
     staging.mkdir(parents=True)
     try:
         (staging / REPORT).write_text(_json(build(staging)), encoding="utf-8")
@@ -62,10 +62,12 @@ def content_hash(rows: Dataset) -> str:
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A hash of what turns text into ids: vocabulary, rules, special tokens, template."""
+    """A hash of what turns text into ids: vocabulary, rules, special tokens, template, and which side is cut."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules = backend.to_str() if backend else _json(tokenizer.get_vocab())
-    parts = (type(tokenizer).__name__, rules, str(tokenizer.special_tokens_map), str(tokenizer.chat_template))
+    # How the last call cut and padded is kept among the rules, and decides nothing.
+    rules = json.loads(backend.to_str()) | {"truncation": None, "padding": None} if backend else tokenizer.get_vocab()
+    settings = (tokenizer.special_tokens_map, tokenizer.chat_template, tokenizer.truncation_side)
+    parts = (type(tokenizer).__name__, _json(rules), *map(str, (*settings, tokenizer.model_input_names)))
     return hashlib.blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 
 
@@ -82,7 +84,7 @@ def _publish(staging: Path, target: Path, inputs: dict[str, Any]) -> None:
 def _is_for(folder: Path, inputs: dict[str, Any]) -> bool:
     try:
         return (folder / INPUTS).read_text(encoding="utf-8") == _json(inputs)
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

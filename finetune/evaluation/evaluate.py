@@ -15,6 +15,7 @@ from datasets import Dataset
 from finetune.config.task import Facts, Task
 from finetune.errors import UserError
 from finetune.evaluation import metrics
+from finetune.models.adapter import scored
 from finetune.models.precision import autocast
 
 
@@ -55,10 +56,10 @@ class Evaluation:
         predictions, references = [], []
         for batch in self._batches(rows, model.device):
             with autocast(self.compute):
-                output = model(**batch)
+                output = scored(model)(**batch)
             weight = self.task.weight(batch)
             total, items = total + float(output.loss) * weight, items + weight
-            predicted, expected = self.task.outcomes(output.logits, batch)
+            predicted, expected = self.task.outcomes(_of_rows(output.logits, batch), batch)
             predictions.append(predicted.float().cpu().numpy())
             references.append(expected.float().cpu().numpy())
         found = metrics.compute(self.names, _joined(predictions), _joined(references))
@@ -71,6 +72,11 @@ class Evaluation:
         for start in range(0, len(order), self.batch_size):
             batch = self.collate([rows[int(at)] for at in order[start : start + self.batch_size]])
             yield {name: value.to(device) for name, value in batch.items()}
+
+
+def _of_rows(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Without the positions that prompt tuning puts before a row."""
+    return logits[:, -batch["input_ids"].shape[1] :] if logits.ndim > 2 else logits
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from finetune.config.suggest import nearest
 from finetune.errors import MachineError, UserError
+from finetune.evaluation import inputs, scores
+from finetune.evaluation.scores import Array
 
 if TYPE_CHECKING:
     import evaluate
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 ENTRY_POINTS = "finetune.metrics"
 
-Array = NDArray[Any]
 Scores = dict[str, float]
 Score = Callable[[Any, Any], Scores]
 Function = Callable[[Any, Any], Mapping[str, Any]]
@@ -50,7 +50,7 @@ def names() -> list[str]:
 def load(name: str) -> evaluate.Metric:
     """The metric as `evaluate` knows metrics: `compute(predictions=, references=)`, `add`, `add_batch`.
 
-    Looked for in this order: ours, an entry point, a local metric script or its folder, the Hub. `evaluate` keeps
+    Looked for in this order: ours, an entry point, a local metric script or its folder. `evaluate` keeps
     what it is given in typed columns, so an entry point gets strings, floats or rows of floats here; from `compute` it
     gets what was given.
 
@@ -81,14 +81,14 @@ def compute(names: Sequence[str], predictions: Any, references: Any) -> Scores:
         UserError: no such metric; nothing to score; lengths, shapes or types that do not fit; two results of one key.
         MachineError: a metric needs a package that is not installed.
     """
-    scores: Scores = {}
+    found_all: Scores = {}
     for name in names:
         found = _function(name)(predictions, references)
-        clash = sorted(scores.keys() & found.keys())
+        clash = sorted(found_all.keys() & found.keys())
         if clash:
             raise UserError(f"Metric {name} gives {', '.join(clash)}, and so does one before it. Name one of them.")
-        scores |= found
-    return scores
+        found_all |= found
+    return found_all
 
 
 # Finding a metric
@@ -102,7 +102,7 @@ def _function(name: str) -> Score:
 
 def _score(name: str, predictions: Any, references: Any) -> Scores:
     metric = METRICS[name]
-    _check_paired(predictions, references)
+    inputs.check_paired(predictions, references)
     predicted, expected = metric.read("predictions", predictions), metric.read("references", references)
     if predicted.shape != expected.shape:
         raise UserError(f"Predictions have shape {predicted.shape}, references {expected.shape}. They must be equal.")
@@ -110,7 +110,7 @@ def _score(name: str, predictions: Any, references: Any) -> Scores:
 
 
 def _score_of(name: str, function: Function, predictions: Any, references: Any) -> Scores:
-    _check_paired(predictions, references)
+    inputs.check_paired(predictions, references)
     result = function(predictions, references)
     if not isinstance(result, Mapping) or not result or not all(_is_number(value) for value in result.values()):
         raise UserError(f"Metric {name} must give a dict of names to numbers. It gave {result!r}.")
@@ -133,8 +133,8 @@ def _import(point: EntryPoint) -> Function:
 
 
 def _script(name: str) -> evaluate.Metric:
-    if not name:
-        raise UserError("A metric has an empty name.")
+    if not name or not Path(name).exists():
+        raise UserError(_no_such_metric(name))
     import evaluate
 
     try:
@@ -146,13 +146,13 @@ def _script(name: str) -> evaluate.Metric:
 
 
 def _no_such_metric(name: str) -> str:
-    if Path(name).exists():
+    if name and Path(name).exists():
         return f"{name} is no metric script. A folder must hold a script of its own name: {Path(name).name}.py"
     near = nearest(name, names())
     hint = f" Did you mean {near}?" if near else ""
     return (
         f"There is no metric {name}.{hint} Known without a network: {', '.join(names())}. "
-        "A path to a metric script, or a metric of the Hub where it can be reached, also works."
+        "The path of a metric script also works; one from the Hub is downloaded first, because it is somebody's code."
     )
 
 
@@ -166,176 +166,6 @@ def _of_script(metric: evaluate.Metric) -> Function:
 
 def _is_number(value: Any) -> bool:
     return np.ndim(value) == 0 and np.asarray(value).dtype.kind in "biuf"
-
-
-# Reading predictions and references
-
-
-def _check_paired(predictions: Any, references: Any) -> None:
-    if isinstance(predictions, str) or isinstance(references, str):
-        raise UserError("Predictions and references must be sequences, one entry an example. Got one string.")
-    if len(predictions) != len(references):
-        raise UserError(f"There are {len(predictions)} predictions and {len(references)} references.")
-    if len(predictions) == 0:
-        raise UserError("There are no predictions to score.")
-
-
-def _array(side: str, values: Any) -> Array:
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise UserError(f"The {side} have rows of different lengths.") from error
-
-
-def _labels(side: str, values: Any) -> Array:
-    array = _array(side, values)
-    if array.ndim not in (1, 2) or array.size == 0 or array.dtype.kind not in "biuf":
-        raise UserError(f"The {side} must be class ids, or rows of 0/1 labels. Got {_described(array)}.")
-    if not (np.isfinite(array) & (array == np.floor(array))).all():
-        raise UserError(f"The {side} must be class ids. Got fractions: take the argmax, or a threshold, first.")
-    if array.ndim == 2 and not np.isin(array, (0, 1)).all():
-        raise UserError(f"The {side} have two dimensions, so every entry must be 0 or 1: label given or not.")
-    return array.astype(np.int64)
-
-
-def _numbers(side: str, values: Any) -> Array:
-    array = _array(side, values)
-    if array.ndim != 1 or array.dtype.kind not in "biuf":
-        raise UserError(f"The {side} must be one number an example. Got {_described(array)}.")
-    if not np.isfinite(array).all():
-        raise UserError(f"The {side} hold nan or infinity, first at {int(np.argmin(np.isfinite(array)))}.")
-    return array.astype(np.float64)
-
-
-def _texts(side: str, values: Any) -> Array:
-    if not all(isinstance(value, str) for value in values):
-        raise UserError(f"The {side} must be strings.")
-    return np.array([value.strip() for value in values], dtype=object)
-
-
-def _described(array: Array) -> str:
-    return f"{array.dtype.name} of shape {array.shape}"
-
-
-# Classification
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What every score but subset accuracy follows from: three vectors, one entry a class."""
-
-    correct: Array
-    predicted: Array
-    expected: Array
-
-    @classmethod
-    def of(cls, predictions: Array, references: Array) -> Counts:
-        """Counts of class ids, (n,), or of 0/1 labels, (n, labels)."""
-        if predictions.ndim == 2:
-            return cls((predictions & references).sum(0), predictions.sum(0), references.sum(0))
-        classes, ids = np.unique(np.concatenate([predictions, references]), return_inverse=True)
-        predicted, expected = np.split(ids, 2)
-        count = partial(np.bincount, minlength=len(classes))
-        return cls(count(predicted[predicted == expected]), count(predicted), count(expected))
-
-
-def _ratio(numerator: Any, denominator: Any) -> Array:
-    """The quotient in float64, 0.0 where the denominator is 0."""
-    top, bottom = np.asarray(numerator, np.float64), np.asarray(denominator)
-    quotient: Array = np.divide(top, bottom, out=np.zeros(top.shape), where=bottom != 0)
-    return quotient
-
-
-def _accuracy(predictions: Array, references: Array) -> float:
-    same = predictions == references
-    return float((same if same.ndim == 1 else same.all(axis=1)).mean())
-
-
-def _f1_of_classes(counts: Counts) -> Array:
-    return _ratio(2 * counts.correct, counts.predicted + counts.expected)
-
-
-def _f1(predictions: Array, references: Array) -> float:
-    return float(_f1_of_classes(Counts.of(predictions, references)).mean())
-
-
-def _f1_micro(predictions: Array, references: Array) -> float:
-    counts = Counts.of(predictions, references)
-    return float(_ratio(2 * counts.correct.sum(), counts.predicted.sum() + counts.expected.sum()))
-
-
-def _f1_weighted(predictions: Array, references: Array) -> float:
-    counts = Counts.of(predictions, references)
-    return float(_ratio(_f1_of_classes(counts) @ counts.expected, counts.expected.sum()))
-
-
-def _precision(predictions: Array, references: Array) -> float:
-    counts = Counts.of(predictions, references)
-    return float(_ratio(counts.correct, counts.predicted).mean())
-
-
-def _recall(predictions: Array, references: Array) -> float:
-    counts = Counts.of(predictions, references)
-    return float(_ratio(counts.correct, counts.expected).mean())
-
-
-def _matthews(predictions: Array, references: Array) -> float:
-    """The multi-class coefficient, R_K of https://doi.org/10.1016/j.compbiolchem.2004.09.006."""
-    if predictions.ndim == 2:
-        raise UserError("matthews_correlation is defined for class ids, not for rows of 0/1 labels.")
-    counts = Counts.of(predictions, references)
-    total = len(references)
-    covariance = total * counts.correct.sum() - counts.predicted @ counts.expected
-    spread = [np.sqrt(float(total**2 - side @ side)) for side in (counts.predicted, counts.expected)]
-    return float(_ratio(covariance, spread[0] * spread[1]))
-
-
-# Regression
-
-
-def _pearson(predictions: Array, references: Array) -> float:
-    if np.ptp(predictions) == 0 or np.ptp(references) == 0:
-        return 0.0
-    return float(np.clip(_direction(predictions) @ _direction(references), -1.0, 1.0))
-
-
-def _direction(values: Array) -> Array:
-    """The centred values at length 1."""
-    centred = values - values.mean()
-    # Scaled first: the squares of very small or very large numbers leave the range of a float.
-    scaled: Array = centred / np.abs(centred).max()
-    return scaled / float(np.linalg.norm(scaled))
-
-
-def _spearman(predictions: Array, references: Array) -> float:
-    return _pearson(_ranks(predictions), _ranks(references))
-
-
-def _ranks(values: Array) -> Array:
-    """Ranks from 1; tied values share the mean of their ranks."""
-    _, group, size = np.unique(values, return_inverse=True, return_counts=True)
-    rank = np.cumsum(size) - (size - 1) / 2
-    return np.asarray(rank[group])
-
-
-def _mse(predictions: Array, references: Array) -> float:
-    return float(np.square(predictions - references).mean())
-
-
-def _rmse(predictions: Array, references: Array) -> float:
-    return float(np.sqrt(_mse(predictions, references)))
-
-
-def _mae(predictions: Array, references: Array) -> float:
-    return float(np.abs(predictions - references).mean())
-
-
-def _r2(predictions: Array, references: Array) -> float:
-    if np.ptp(references) == 0:
-        return float((predictions == references).all())
-    spread = np.ptp(references)
-    errors, deviations = (predictions - references) / spread, (references - references.mean()) / spread
-    return 1.0 - float(np.square(errors).sum() / np.square(deviations).sum())
 
 
 # The interface of `evaluate`
@@ -357,7 +187,7 @@ def _as_evaluate(name: str, score: Score, columns: Sequence[tuple[str, str]]) ->
 
         def add_batch(self, *, predictions: Any = None, references: Any = None) -> None:
             """Add a batch; refused where it is empty or its sides differ in length."""
-            _check_paired(predictions, references)
+            inputs.check_paired(predictions, references)
             super().add_batch(predictions=predictions, references=references)
 
         def _compute(self, predictions: list[Any], references: list[Any]) -> Scores:
@@ -394,18 +224,18 @@ ANY_KIND = ("string", "float64s", "float64")
 ANY_COLUMNS = [(predictions, references) for predictions in ANY_KIND for references in ANY_KIND]
 
 METRICS: Mapping[str, Metric] = {
-    "accuracy": Metric(_accuracy, _labels, LABEL_COLUMNS),
-    "f1": Metric(_f1, _labels, LABEL_COLUMNS),
-    "f1_micro": Metric(_f1_micro, _labels, LABEL_COLUMNS),
-    "f1_weighted": Metric(_f1_weighted, _labels, LABEL_COLUMNS),
-    "precision": Metric(_precision, _labels, LABEL_COLUMNS),
-    "recall": Metric(_recall, _labels, LABEL_COLUMNS),
-    "matthews_correlation": Metric(_matthews, _labels, LABEL_COLUMNS),
-    "pearson": Metric(_pearson, _numbers, NUMBER_COLUMNS),
-    "spearman": Metric(_spearman, _numbers, NUMBER_COLUMNS),
-    "mse": Metric(_mse, _numbers, NUMBER_COLUMNS),
-    "rmse": Metric(_rmse, _numbers, NUMBER_COLUMNS),
-    "mae": Metric(_mae, _numbers, NUMBER_COLUMNS),
-    "r2": Metric(_r2, _numbers, NUMBER_COLUMNS),
-    "exact_match": Metric(_accuracy, _texts, TEXT_COLUMNS),
+    "accuracy": Metric(scores.accuracy, inputs.labels, LABEL_COLUMNS),
+    "f1": Metric(scores.f1, inputs.labels, LABEL_COLUMNS),
+    "f1_micro": Metric(scores.f1_micro, inputs.labels, LABEL_COLUMNS),
+    "f1_weighted": Metric(scores.f1_weighted, inputs.labels, LABEL_COLUMNS),
+    "precision": Metric(scores.precision, inputs.labels, LABEL_COLUMNS),
+    "recall": Metric(scores.recall, inputs.labels, LABEL_COLUMNS),
+    "matthews_correlation": Metric(scores.matthews, inputs.labels, LABEL_COLUMNS),
+    "pearson": Metric(scores.pearson, inputs.numbers, NUMBER_COLUMNS),
+    "spearman": Metric(scores.spearman, inputs.numbers, NUMBER_COLUMNS),
+    "mse": Metric(scores.mse, inputs.numbers, NUMBER_COLUMNS),
+    "rmse": Metric(scores.rmse, inputs.numbers, NUMBER_COLUMNS),
+    "mae": Metric(scores.mae, inputs.numbers, NUMBER_COLUMNS),
+    "r2": Metric(scores.r2, inputs.numbers, NUMBER_COLUMNS),
+    "exact_match": Metric(scores.accuracy, inputs.texts, TEXT_COLUMNS),
 }

@@ -1,6 +1,8 @@
 """Parameter-efficient fine-tuning: every PEFT method, by its own name and options."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,6 +14,8 @@ from finetune.config.suggest import did_you_mean
 from finetune.errors import UserError
 
 FULL = "full"
+# Prefixes reach the layers as a cache, and recomputed layers get none.
+USES_CACHE = ("prefix_tuning", "cartridge")
 
 
 def apply(model: PreTrainedModel, adapter: dict[str, Any], peft_type: str | None, fresh: tuple[str, ...]) -> Any:
@@ -55,6 +59,26 @@ def cast_trainable(model: torch.nn.Module, dtype: torch.dtype) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(dtype)
+
+
+def scored(model: Any) -> Any:
+    """What computes the loss of the task alone: AdaLoRA's wrapper adds a term of its own to it."""
+    return model.get_base_model() if is_adapted(model) and moves_ranks(model) else model
+
+
+def moves_ranks(model: Any) -> bool:
+    """Whether the adapter moves ranks between layers while it is trained."""
+    return hasattr(getattr(model, "base_model", None), "update_and_allocate")
+
+
+@contextmanager
+def switched_off(model: PeftModel) -> Iterator[Any]:
+    """The model as it is without its adapter."""
+    if model.active_peft_config.is_prompt_learning:
+        yield model.get_base_model()
+        return
+    with model.disable_adapter():
+        yield scored(model)
 
 
 def load(base: PreTrainedModel, folder: str) -> Any:

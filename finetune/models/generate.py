@@ -26,24 +26,26 @@ def answers(
     Args:
         prompts: texts, or conversations as lists of messages that end with what is to be answered.
     """
-    texts = [_text(tokenizer, prompt) for prompt in prompts]
-    for start in range(0, len(texts), BATCH):
-        yield from _batch(model, tokenizer, texts[start : start + BATCH], max_new_tokens)
+    rows = [_ids(tokenizer, prompt) for prompt in prompts]
+    for start in range(0, len(rows), BATCH):
+        yield from _batch(model, tokenizer, rows[start : start + BATCH], max_new_tokens)
 
 
-def _text(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> str:
-    if isinstance(prompt, str):
-        return prompt
-    return str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
+def _ids(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
+    """Rendered prompts hold their own special tokens; bare ones get what a text begins with, not what ends it."""
+    if not isinstance(prompt, str):
+        prompt = str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
+        return list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    ids = list(tokenizer(prompt)["input_ids"])
+    return ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
 
 
 @torch.no_grad()
 def _batch(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str], max_new_tokens: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], max_new_tokens: int
 ) -> Iterator[Answer]:
-    # Rendered prompts hold their own special tokens.
-    inputs = tokenizer(texts, return_tensors="pt", padding=True, padding_side="left", add_special_tokens=False)
-    inputs = {name: tensor.to(model.device) for name, tensor in inputs.items() if name != "token_type_ids"}
+    padded = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt", verbose=False)
+    inputs = {name: tensor.to(model.device) for name, tensor in padded.items()}
     output = model.generate(  # type: ignore[operator]
         **inputs,
         max_new_tokens=max_new_tokens,

@@ -12,6 +12,7 @@ from finetune.config.schema import ModelConfig
 from finetune.config.suggest import did_you_mean
 from finetune.config.task import Facts, Task
 from finetune.errors import UserError
+from finetune.models import quantization as quantizers
 from finetune.models.precision import DTYPES, device
 from finetune.models.source import Source
 
@@ -85,6 +86,7 @@ def load(
         device_map={"": device()} if quantization else None,
         output_loading_info=True,
     )
+    quantizers.keep_differentiable(base)
     fresh = fresh_modules(base, info["missing_keys"])
     if fresh:
         log.info("freshly initialised, to be trained: %s", ", ".join(fresh))

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from huggingface_hub import HfApi, try_to_load_from_cache
-from huggingface_hub.errors import (
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
+    HTTPError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -56,6 +56,14 @@ def resolve(model: ModelConfig) -> Source:
     if model.sha256 and not source.is_fallback:
         _check(source, model.sha256)
     return source
+
+
+def hub_id(model: ModelConfig) -> str | None:
+    """The Hub id of the weights, or None where they have none."""
+    if model.base_id:
+        return model.base_id
+    is_hub = "://" not in model.path and not Path(model.path).expanduser().exists()
+    return model.path if is_hub else None
 
 
 def _resolve(path: str, revision: str | None, fallback: str | None) -> Source:
@@ -116,7 +124,7 @@ def _unreachable(path: str, revision: str | None) -> Source | str:
         return f"the Hub repository has no revision {revision}"
     except RepositoryNotFoundError:
         return "it is not a folder here, and the Hub has no such repository (or it needs a token: hf auth login)"
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HTTPError, OSError) as error:
         return (
             _from_cache(path, revision) or f"it is not a folder here, and the Hub cannot be reached ({_kind(error)})"
         )

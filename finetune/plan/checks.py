@@ -13,7 +13,8 @@ from finetune.config.schema import Config
 from finetune.data.prepare import Prepared
 from finetune.errors import MachineError, MissingExtra, UserError
 from finetune.evaluation import metrics
-from finetune.models import quantization
+from finetune.models import adapter, quantization
+from finetune.models.source import hub_id
 from finetune.plan.run_folder import check_writable
 
 
@@ -63,6 +64,11 @@ def _publishing(config: Config) -> str:
         validate_repo_id(config.publish.repo_id)
     except HFValidationError as error:
         raise UserError(f"publish.repo_id={config.publish.repo_id}: {error}") from None
+    if config.adapter["method"] != adapter.FULL and hub_id(config.model) is None:
+        raise UserError(
+            "publish=hub: the base of the adapter is a folder of this machine, so nobody could load it. "
+            "Write model.base_id=HUB/ID of the same weights, or train with adapter=full"
+        )
     if not get_token():
         raise MachineError("publish=hub needs a Hub token: run `hf auth login`, or set HF_TOKEN")
     return f"{config.publish.repo_id}, {'private' if config.publish.private else 'public'}"

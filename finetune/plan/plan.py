@@ -114,12 +114,21 @@ def _arguments(config: Config, chosen: Precision, sizes: Batches) -> dict[str, A
         "remove_unused_columns": False,
         "use_cpu": precision.device().type == "cpu",
     }
-    arguments = {**config.trainer, **config.task.trainer_options, **decided}
+    arguments = {**config.trainer, **config.task.trainer_options, **decided, **_checkpointing(config)}
     try:
         options.resolve(config.task.arguments_class)(output_dir="unused", **arguments)
     except (ValueError, TypeError) as error:
         raise UserError(f"trainer: {error}") from None
     return arguments
+
+
+def _checkpointing(config: Config) -> dict[str, Any]:
+    """Off for the adapters it would break; some arguments classes have it on."""
+    if config.adapter["method"] not in adapter.USES_CACHE:
+        return {}
+    if config.trainer.get("activation_checkpointing"):
+        raise UserError(f"trainer.activation_checkpointing does not work with adapter={config.adapter['method']}")
+    return {"activation_checkpointing": False}
 
 
 def _summary(config: Config, prepared: Prepared) -> ModelSummary:

@@ -2,14 +2,17 @@
 
 config.yaml         the resolved config, `finetune train recipe=config.yaml` runs it again
 plan.json           what was decided before the first step; the only file a rank reads
+questions.json      what is asked after training, where the recipe asks for generated answers
 metrics.jsonl       one object a line: step, epoch and raw numbers
 log.txt             what was printed
 checkpoints/        checkpoint-N, to resume from
 model/              the trained model, as transformers and peft load it
 probe.safetensors   inputs and logits of the trained model, for verification
+probe.json          scores of the trained model and facts of its tokenizer, for verification
 evaluation.json     scores, and the untouched model's
 answers.jsonl       generated answers, where the recipe asks for them
 verification.json   what a fresh process found when it loaded model/
+published.json      where the model was uploaded to
 status.json         the stage reached, and how it ended
 """
 
@@ -50,6 +53,11 @@ class RunFolder:
     def reached(self, stage: str, **details: Any) -> None:
         """Record how far the run has come."""
         self.write("status.json", {"stage": stage, **details})
+
+    def failed(self, error: BaseException) -> None:
+        """Record what ended the run, beside the stage it had reached."""
+        status = self.read("status.json") or {"stage": "planned"}
+        self.write("status.json", {**status, "failed": str(error) or type(error).__name__})
 
 
 def create(output_dir: str, name: str) -> RunFolder:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.suggest import did_you_mean
 from finetune.config.task import Encoded, Facts, RowError, Task
 from finetune.errors import UserError
 
@@ -17,7 +16,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
-PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text", "text_pair"))
+PAIRS = (
+    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text", "text_pair"),
+    ("question", "sentence"), ("question", "passage"),
+)  # fmt: skip
 TEXTS = ("text", "sentence", "content", "review", "comment", "document", "question")
 LABELS = ("label", "labels", "score", "category", "target", "class")
 
@@ -38,28 +40,39 @@ class SequenceClassification(Task):
 
     def describe(self, train: Dataset, columns: dict[str, str]) -> Facts:
         """Columns, problem type and label names."""
+        from finetune.data.columns import check
+
+        check(columns, train.column_names)
         found = _columns(train.column_names, columns)
-        values = [value for value in train[found["label"]] if not _missing(value)]
+        column, own_names = found["label"], _own_names(train, found["label"])
+        values = [value for value in train[column] if not _missing(value, own_names)]
         if not values:
-            raise UserError(f"column {found['label']} of train holds no label")
-        problem = self.problem_type if self.problem_type != "auto" else _problem_type(values)
-        labels = [] if problem == REGRESSION else _names(train, found["label"], values)
-        if problem == SINGLE and len(labels) < 2:
-            raise UserError(f"column {found['label']} of train holds one label only: {labels[0]}")
+            raise UserError(f"column {column} of train holds no label")
+        problem = self.problem_type if self.problem_type != "auto" else _problem_type(values, len(train))
+        if problem == REGRESSION:
+            return {"columns": found, "problem_type": problem, "labels": []}
+        present = _present(values, own_names)
+        if problem == SINGLE and len(present) < 2:
+            raise UserError(f"column {column} of train holds one label only: {_name(present[0], own_names)}")
+        labels = own_names or [_name(value, own_names) for value in present]
         return {"columns": found, "problem_type": problem, "labels": labels}
 
     def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoded:
         """Token ids and the label's id, ids or value."""
         from finetune.data import encoding
+        from finetune.data.columns import check
 
-        columns, label = facts["columns"], _label_reader(rows, facts)
+        columns = facts["columns"]
+        check(columns, rows.column_names)
+        label = _label_reader(rows, facts)
+        sides = [columns[role] for role in ("text", "text_pair") if role in columns]
 
         def read(row: dict[str, Any], index: int) -> tuple[list[str], Any]:
-            return _texts(row, columns), label(row[columns["label"]], index)
+            return _written(row[column] for column in sides), label(row[columns["label"]], index)
 
         def tokenize(items: Sequence[tuple[list[str], Any]], cut: int | None) -> list[dict[str, Any]]:
-            sides = zip(*(texts for texts, _ in items), strict=True)
-            encoded = tokenizer(*map(list, sides), truncation=cut is not None, max_length=cut, verbose=False)
+            texts = zip(*(texts for texts, _ in items), strict=True)
+            encoded = tokenizer(*map(list, texts), truncation=cut is not None, max_length=cut, verbose=False)
             names = [name for name in encoded if name != "attention_mask"]
             return [
                 {**{name: encoded[name][at] for name in names}, "labels": label} for at, (_, label) in enumerate(items)
@@ -111,9 +124,10 @@ class SequenceClassification(Task):
         """The label with its confidence. An input is a text, a pair of texts, or a row with the trained columns."""
         import torch
 
-        for item in inputs:
-            texts = _texts(item, options.get("columns", {}))
-            encoded = tokenizer(*texts, return_tensors="pt", truncation=True).to(model.device)
+        cut = options.get("max_length") or _limit(model, tokenizer)
+        for number, item in enumerate(inputs):
+            texts = _texts(item, number, options.get("columns", {}))
+            encoded = tokenizer(*texts, return_tensors="pt", truncation=True, max_length=cut).to(model.device)
             with torch.no_grad():
                 logits = model(**encoded).logits[0].float().cpu()
             yield {"input": item, **_answer(logits, model.config)}
@@ -121,10 +135,6 @@ class SequenceClassification(Task):
 
 def _columns(names: Sequence[str], given: dict[str, str]) -> dict[str, str]:
     """Role to column: as given, else by the names data sets use."""
-    for role, column in given.items():
-        if column not in names:
-            hint = did_you_mean(column, names)
-            raise UserError(f"dataset.columns.{role}={column}: the columns are {', '.join(names)}. {hint}".rstrip())
     pair = next((pair for pair in PAIRS if set(pair) <= set(names)), ())
     detected = dict(zip(("text", "text_pair"), pair, strict=False))
     if not pair:
@@ -143,38 +153,64 @@ def _first(role: str, usual: Sequence[str], names: Sequence[str]) -> dict[str, s
     return {role: found} if found else {}
 
 
-def _missing(value: Any) -> bool:
+def _own_names(rows: Dataset, column: str) -> list[str] | None:
+    """The names that a data set keeps beside its label ids."""
+    feature = rows.features[column]
+    names = getattr(getattr(feature, "feature", feature), "names", None)
+    return list(names) if names else None
+
+
+def _missing(value: Any, own_names: list[str] | None = None) -> bool:
+    """Whether there is no label; -1 is what data sets with names write for one that is kept secret."""
+    if own_names and isinstance(value, int) and value < 0:
+        return True
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
-def _problem_type(values: Sequence[Any]) -> str:
+def _problem_type(values: Sequence[Any], rows: int) -> str:
+    """By the values that are there; a column of integers with gaps is read as fractions, all of them whole."""
     if isinstance(values[0], list):
         return MULTI
-    return REGRESSION if any(isinstance(value, float) for value in values) else SINGLE
+    gaps = len(values) < rows
+    if any(isinstance(value, float) and not (gaps and value.is_integer()) for value in values):
+        return REGRESSION
+    return SINGLE
 
 
-def _names(train: Dataset, column: str, values: Sequence[Any]) -> list[str]:
-    """The label names: the data set's own where it has them, else what train holds, sorted."""
-    feature = train.features[column]
-    known = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
-    if known:
-        return list(known)
-    present = {part for value in values for part in (value if isinstance(value, list) else [value])}
-    return [str(value) for value in sorted(present, key=lambda v: (isinstance(v, str), v))]
+def _present(values: Sequence[Any], own_names: list[str] | None) -> list[Any]:
+    """The labels that occur, sorted.
+
+    Raises:
+        UserError: a list holds 0 or 1 for each label, where the labels that apply are expected.
+    """
+    parts = [part for value in values for part in (value if isinstance(value, list) else [value])]
+    found = {part for part in parts if not _missing(part, own_names)}
+    if not own_names and found <= {0, 1} and any(_repeats(value) for value in values):
+        raise UserError("the lists of labels hold 0 or 1 for each label; write the names of the labels that apply")
+    return sorted(found, key=lambda value: (isinstance(value, str), value))
+
+
+def _repeats(value: Any) -> bool:
+    return isinstance(value, list) and len(set(value)) < len(value)
+
+
+def _name(value: Any, own_names: list[str] | None) -> str:
+    if own_names and isinstance(value, int):
+        return own_names[value]
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _label_reader(rows: Dataset, facts: Facts) -> Callable[[Any, int], Any]:
     """From a raw label and its row's index to what the loss takes; a label that train has not is refused."""
     if facts["problem_type"] == REGRESSION:
         return _number
-    feature = rows.features[facts["columns"]["label"]]
-    own_names = getattr(getattr(feature, "feature", feature), "names", None)
+    own_names = _own_names(rows, facts["columns"]["label"])
     ids = {name: identifier for identifier, name in enumerate(facts["labels"])}
 
     def one(value: Any, index: int) -> int:
-        if _missing(value):
+        if _missing(value, own_names):
             raise RowError("no label")
-        name = own_names[value] if own_names and isinstance(value, int) else str(value)
+        name = _name(value, own_names)
         if name not in ids:
             raise UserError(f"row {index}: label {name!r} does not occur in train, which has {', '.join(ids)}")
         return ids[name]
@@ -182,6 +218,8 @@ def _label_reader(rows: Dataset, facts: Facts) -> Callable[[Any, int], Any]:
     def several(value: Any, index: int) -> list[float]:
         if value is None:
             raise RowError("no label")
+        if not isinstance(value, list):
+            raise UserError(f"row {index}: label {value!r} is not a list of labels")
         chosen = {one(part, index) for part in value}
         return [float(identifier in chosen) for identifier in range(len(ids))]
 
@@ -197,17 +235,35 @@ def _number(value: Any, index: int) -> float:
         raise UserError(f"row {index}: label {value!r} is not a number, as a regression needs") from None
 
 
-def _texts(item: Any, columns: dict[str, str]) -> list[str]:
-    """The text, or the pair of texts, of a row or of what a user wrote."""
-    if isinstance(item, str):
-        return [item]
-    if not isinstance(item, dict):
-        return [str(part) for part in item]
-    texts = [item[column] for role in ("text", "text_pair") if (column := columns.get(role, role)) in item]
-    written = [text for text in texts if isinstance(text, str) and text.strip()]
-    if not texts or len(written) < len(texts):
+def _written(texts: Iterable[Any]) -> list[str]:
+    """The texts, if each says something."""
+    found = list(texts)
+    if not found or not all(isinstance(text, str) and text.strip() for text in found):
         raise RowError("no text")
-    return written
+    return found
+
+
+def _texts(item: Any, number: int, columns: dict[str, str]) -> list[str]:
+    """The text, or the pair of texts, of what a user wrote."""
+    if isinstance(item, dict):
+        trained = [columns[role] for role in ("text", "text_pair") if role in columns]
+        names = trained if trained and set(trained) <= set(item) else ("text", "text_pair")
+        item = [item[name] for name in names if name in item]
+    texts = [item] if isinstance(item, str) else item
+    if not isinstance(texts, list | tuple) or len(texts) > 2:
+        raise UserError(f"input {number}: {item!r} is not a text, a pair of texts, or a row with the trained columns")
+    try:
+        return _written(texts)
+    except RowError as error:
+        raise UserError(f"input {number}: {error}") from None
+
+
+def _limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens a text may have."""
+    from finetune.config.schema import TokenizerConfig
+    from finetune.models.tokenizer import max_length
+
+    return max_length(TokenizerConfig(), tokenizer, model.config)
 
 
 def _answer(logits: torch.Tensor, config: Any) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.task import Encoded, Facts, Task
+from finetune.config.task import Encoded, Facts, RowError, Task
+from finetune.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -43,19 +44,23 @@ class SFT(Task):
     """What becomes of a row of more than `tokenizer.max_length` tokens. A truncated row gets no false end."""
 
     def describe(self, train: Dataset, columns: dict[str, str]) -> Facts:
-        """Layout and columns, detected from the first row."""
+        """Layout and columns, detected from the names of the columns."""
         from finetune.data.conversations import detect
 
-        layout, found = detect(train[0], columns)
+        layout, found = detect(train.column_names, columns)
         return {"layout": layout, "columns": found}
 
     def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoded:
         """Token ids, and labels where the assistant speaks."""
         from finetune.data import conversations, encoding, labels
+        from finetune.data.columns import check
 
         plain, layout, columns = facts["layout"] == "text", facts["layout"], facts["columns"]
+        check(columns, rows.column_names)
+        if not plain:
+            labels.terminator(tokenizer)
 
-        def read(row: dict[str, Any], index: int) -> Any:
+        def read(row: dict[str, Any], _: int) -> Any:
             return conversations.text(row, columns) if plain else conversations.read(row, layout, columns)
 
         def tokenize(items: Sequence[Any], cut: int | None) -> list[dict[str, Any]]:
@@ -109,8 +114,12 @@ class SFT(Task):
         """What the model is asked, and the answer the row gives: the last assistant turn."""
         from finetune.data.conversations import read
 
+        if facts["layout"] == "text":
+            raise UserError("plain text asks nothing that could be answered: write evaluation.generation.rows=0")
         messages = read(row, facts["layout"], facts["columns"])
-        last = max(at for at, message in enumerate(messages) if message["role"] == "assistant")
+        last = max((at for at, message in enumerate(messages) if message["role"] == "assistant"), default=0)
+        if not last:
+            raise RowError("no answer of the assistant")
         return messages[:last], str(messages[last].get("content", ""))
 
     def predict(
@@ -120,17 +129,26 @@ class SFT(Task):
         inputs: Sequence[Any],
         options: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
-        """Answers. An input is a prompt, a list of messages, or a row with `messages` or `prompt`."""
+        """Answers. An input is a prompt, a list of messages, or a row with the columns of a layout."""
         from finetune.models.generate import answers
 
-        prompts = [_prompt(item, chat=bool(tokenizer.chat_template)) for item in inputs]
+        columns = options.get("columns", {})
+        chat = bool(tokenizer.chat_template) and "text" not in columns
+        prompts = [_prompt(item, number, columns, chat) for number, item in enumerate(inputs)]
         found = answers(model, tokenizer, prompts, options.get("max_new_tokens", 256))
         for item, answer in zip(inputs, found, strict=True):
             yield {"input": item, "answer": answer.text, "capped": answer.capped}
 
 
-def _prompt(item: Any, chat: bool) -> Any:
+def _prompt(item: Any, number: int, columns: dict[str, str], chat: bool) -> Any:
     """What is rendered: messages where there is a template, the bare text elsewhere."""
-    if isinstance(item, dict):
-        item = item.get("messages") or item.get("prompt") or item.get("text")
-    return [{"role": "user", "content": item}] if isinstance(item, str) and chat else item
+    from finetune.data.conversations import question, text
+
+    row = item if isinstance(item, dict) else {"messages" if isinstance(item, list) else "prompt": item}
+    try:
+        if chat:
+            return question(row, columns)
+        written = next((row[name] for name in (columns.get("text", "text"), "text", "prompt") if name in row), None)
+        return text({"text": written}, {"text": "text"})
+    except (RowError, UserError) as error:
+        raise UserError(f"input {number}: {error}") from None

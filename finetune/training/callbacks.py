@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune.errors import UserError
+from finetune.models.adapter import moves_ranks
 
 
 class MetricsFile(TrainerCallback):
@@ -69,6 +70,17 @@ class Heartbeat(TrainerCallback):
         """Take the bar away."""
         if self.bar:
             self.bar.stop()
+
+
+class MovingRanks(TrainerCallback):
+    """AdaLoRA's ranks, moved after each step; without this it trains a plain LoRA of its first rank."""
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
+    ) -> None:
+        """Move them while the gradients are still there."""
+        if moves_ranks(model):
+            model.base_model.update_and_allocate(state.global_step)
 
 
 class FiniteLoss(TrainerCallback):

@@ -2,6 +2,8 @@
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from finetune.models.model import Loaded
 from finetune.models.precision import DTYPES
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
-from finetune.training.callbacks import FiniteLoss, Heartbeat, MetricsFile
+from finetune.training.callbacks import FiniteLoss, Heartbeat, MetricsFile, MovingRanks
 from finetune.training.trainer import add_callbacks, assemble
 
 log = logging.getLogger(__name__)
@@ -46,11 +48,11 @@ def train(plan: Plan, folder: RunFolder) -> Trained:
 
     set_seed(plan.config.seed)
     adapted = _adapted(plan, loaded)
-    _track(plan, folder)
-    trainer = assemble(plan, adapted, words, rows, evaluation, str(folder / "checkpoints"))
-    adapter.cast_trainable(trainer.model, DTYPES[plan.precision.trainable])
-    add_callbacks(trainer, [MetricsFile(folder / "metrics.jsonl"), Heartbeat(), FiniteLoss()])
-    result = trainer.train(resume_from_checkpoint=plan.config.trainer.get("resume_from_checkpoint"))
+    with _tracking(plan, folder):
+        trainer = assemble(plan, adapted, words, rows, evaluation, str(folder / "checkpoints"))
+        adapter.cast_trainable(adapted, DTYPES[plan.precision.trainable])
+        add_callbacks(trainer, [MetricsFile(folder / "metrics.jsonl"), Heartbeat(), FiniteLoss(), MovingRanks()])
+        result = trainer.train(resume_from_checkpoint=plan.config.trainer.get("resume_from_checkpoint"))
 
     trained = trainer.accelerator.unwrap_model(trainer.model)
     scores = evaluation(trained, rows["validation"])
@@ -102,8 +104,12 @@ def _adapted(plan: Plan, loaded: Loaded) -> Any:
     return adapted
 
 
-def _track(plan: Plan, folder: RunFolder) -> None:
-    """Trackers keep their files in the run's folder and stay offline, unless the recipe or the user says otherwise."""
+@contextmanager
+def _tracking(plan: Plan, folder: RunFolder) -> Iterator[None]:
+    """Trackers keep their files in the run's folder and stay offline, unless the recipe or the user says otherwise.
+
+    They read where from the environment, which is put back: the next run of this process has a folder of its own.
+    """
     settings = {
         "WANDB_PROJECT": plan.config.tracking.project,
         "WANDB_DIR": str(folder.path),
@@ -113,5 +119,10 @@ def _track(plan: Plan, folder: RunFolder) -> None:
     }
     if not plan.config.tracking.online:
         settings["WANDB_MODE"] = "offline"
-    for name, value in settings.items():
-        os.environ.setdefault(name, value)
+    ours = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)

@@ -37,18 +37,38 @@ def assemble(
 
 
 def scored_by(score: Score, trainer_class: type[Trainer]) -> type[Trainer]:
-    """The trainer class, evaluating the way we evaluate everywhere."""
+    """The trainer class, evaluating the way we evaluate everywhere, with a loss that ignores how a batch is cut."""
 
     class Scored(trainer_class):  # type: ignore[misc,valid-type]
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            if num_items_in_batch is None or trainer_class.compute_loss is not Trainer.compute_loss:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            share = _items(inputs, self._loss_shifts_labels) / num_items_in_batch
+            loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+            loss = loss * share * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
+            return (loss, outputs) if return_outputs else loss
+
         def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
             rows = self.eval_dataset if eval_dataset is None else eval_dataset
             scores = score(self.accelerator.unwrap_model(self.model), rows)
             logged = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
             self.log(logged)
-            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logged)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, logged)  # type: ignore[has-type]
             return logged
 
     return Scored
+
+
+def _items(inputs: dict[str, Any], shifted: bool) -> Any:
+    """What the model's mean loss of a micro-batch is a mean over, counted as `num_items_in_batch` counts it.
+
+    The Trainer hands that number to the model and takes the answer for a sum over it. 240 heads of transformers,
+    BERT's among them, take the number and return the mean: with N micro-batches, N times the gradient.
+    """
+    labels = inputs["labels"][..., 1:] if shifted else inputs["labels"]
+    return labels.ne(-100).sum()
 
 
 def add_callbacks(trainer: Trainer, callbacks: Sequence[TrainerCallback]) -> None:

@@ -263,7 +263,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_all_there_are(ask: Call
 
 
 def test_an_empty_name_is_refused() -> None:
-    with pytest.raises(UserError, match="empty name"):
+    with pytest.raises(UserError, match="There is no metric"):
         metrics.load("")
 
 

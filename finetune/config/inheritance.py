@@ -1,0 +1,104 @@
+"""A recipe with the recipes it inherits, in the order in which they are laid over each other."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetune.config import groups, origin, recipes
+from finetune.errors import Problem, UserError
+
+SELF = "_self_"
+FORM = "Write `- NAME` to inherit a recipe, or `- override /GROUP: OPTION` to choose from a group."
+
+
+@dataclass
+class Lineage:
+    """What a recipe and its ancestors say, the oldest first: a later one wins."""
+
+    layers: list[tuple[Path, dict[Any, Any]]] = field(default_factory=list)
+    """Each file with its values."""
+    choices: dict[str, str] = field(default_factory=dict)
+    """Group to option."""
+    origins: dict[str, str] = field(default_factory=dict)
+    """Group to the line that chose its option."""
+    problems: list[Problem] = field(default_factory=list)
+
+
+def read(name: str) -> Lineage:
+    """A recipe by name or by file, with everything it inherits.
+
+    Raises:
+        UserError: a recipe is not there, cannot be read, or inherits itself.
+    """
+    lineage = Lineage()
+    _add(recipes.find(name), lineage, ())
+    return lineage
+
+
+def _add(file: Path, lineage: Lineage, heirs: tuple[Path, ...]) -> None:
+    """Append a file after its ancestors; one that two of them share stands once."""
+    if file.resolve() in heirs:
+        circle = " inherits ".join(origin.shown(each) for each in (*heirs[heirs.index(file.resolve()) :], file))
+        raise UserError(f"a recipe inherits itself: {circle}")
+    if any(file.resolve() == layer.resolve() for layer, _ in lineage.layers):
+        return
+    values = origin.values(file)
+    entries = list(_entries(file, values))
+    for where, entry in entries:
+        if entry == SELF:
+            lineage.layers.append((file, values))
+        elif isinstance(entry, str):
+            _add(_parent(entry, file, where), lineage, (*heirs, file.resolve()))
+    for where, entry in entries:
+        if not isinstance(entry, str):
+            _choose(entry, where, lineage)
+
+
+def _entries(file: Path, values: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
+    """Where each entry of the defaults list stands, and the entry; the recipe itself comes after those it inherits."""
+    entries = values.pop("defaults", None) or []
+    if not isinstance(entries, list):
+        raise UserError(f"{origin.line_of(file, 'defaults')}: defaults is a list. {FORM}")
+    yield from zip(origin.item_lines(file, "defaults"), entries, strict=True)
+    if SELF not in entries:
+        yield "", SELF
+
+
+def _parent(name: str, heir: Path, where: str) -> Path:
+    """An inherited recipe: a shipped one by name, a file by its path from the one that inherits it."""
+    try:
+        return recipes.find(name, heir.parent)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def _choose(entry: Any, where: str, lineage: Lineage) -> None:
+    ((written, option),) = entry.items() if isinstance(entry, dict) and len(entry) == 1 else (("", None),)
+    match = re.fullmatch(r"override\s+/(\w+)", str(written))
+    group = match[1] if match else ""
+    problem = (
+        (groups.refusal(group, option, where) or _twice(group, where, lineage)) if match else _misformed(entry, where)
+    )
+    if problem:
+        lineage.problems.append(problem)
+    else:
+        lineage.choices[group], lineage.origins[group] = str(option), where
+
+
+def _twice(group: str, where: str, lineage: Lineage) -> Problem | None:
+    """One file chooses an option of a group once; an heir chooses anew."""
+    before = lineage.origins.get(group, "")
+    if before.rpartition(":")[0] != where.rpartition(":")[0]:
+        return None
+    return Problem(group, where, f"is chosen a second time; the first is at {before}.", "Leave one of them.")
+
+
+def _misformed(entry: Any, where: str) -> Problem:
+    if isinstance(entry, dict) and len(entry) == 1:
+        ((written, option),) = entry.items()
+        word = re.split(r"[\s/]+", str(written))[-1]
+        if word in groups.names():
+            return Problem("defaults", where, f"wrote {written}: {option}.", f"Write `- override /{word}: {option}`")
+    return Problem("defaults", where, f"wrote {entry}.", FORM)

@@ -1,0 +1,118 @@
+"""The options that are the libraries' own against the installed versions."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from finetune.config import options, written
+from finetune.config.compose import Composed
+from finetune.config.origin import nearest_origin
+from finetune.config.places import RENAMED, Chosen, instead
+from finetune.config.suggest import did_you_mean, nearest
+from finetune.errors import Problem
+
+NOTHING = {"adapter": "full", "quantization": "none"}
+"""The method that uses nothing, of each group that has methods."""
+WORDS = {
+    "number": "a number",
+    "integer": "a whole number",
+    "string": "text",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping of keys",
+    "null": "null",
+}
+MANY = 40
+"""More options than this are not listed in a message."""
+
+
+def method_class(group: str, node: Any) -> str | None:
+    """The path of the class behind a group's method, or None."""
+    return options.methods(group).get(str(node.get("method"))) if isinstance(node, dict) else None
+
+
+def problems(composed: Composed, chosen: Chosen) -> Iterator[Problem]:
+    """Everything wrong with what is the libraries'."""
+    for group in ("trainer", *NOTHING):
+        node = composed.values.get(group)
+        if isinstance(node, dict):
+            yield from _group(group, node, composed, chosen)
+
+
+def _group(group: str, node: dict[Any, Any], composed: Composed, chosen: Chosen) -> Iterator[Problem]:
+    if group in NOTHING and group not in chosen.classes and node.get("method") != NOTHING[group]:
+        yield from _no_method(group, node, composed)
+        return  # what else is set belongs to the method that was meant
+    accepted = chosen.accepted(group)
+    for name, value in node.items():
+        key = f"{group}.{name}"
+        where = nearest_origin(key, composed.origins)
+        if name == "method" and group in NOTHING:
+            continue
+        if name in chosen.owned(group):
+            yield Problem(key, where, "is decided elsewhere.", f"Write {chosen.owned(group)[name]}.")
+        elif name not in accepted:
+            yield Problem(key, where, _unknown(group, chosen), _instead(group, str(name), chosen))
+        elif error := next(Draft202012Validator(accepted[name].schema).iter_errors(value), None):
+            yield Problem(key, where, *_wrong(key, value, error.schema, accepted[name].schema))
+
+
+def _no_method(group: str, node: dict[Any, Any], composed: Composed) -> Iterator[Problem]:
+    key, method, known = f"{group}.method", node.get("method"), options.methods(group)
+    where = nearest_origin(key, composed.origins)
+    if method is not None:
+        hint = did_you_mean(str(method), known) or f"Methods: {', '.join(known)}"
+        yield Problem(key, where, f"{method} is not a method of the installed library.", hint)
+        return
+    yield Problem(key, where, "must be set.", f"Write {group}=METHOD")
+    if written_so := nearest("method", map(str, node)):
+        wrong = f"{group}.{written_so}"
+        yield Problem(wrong, nearest_origin(wrong, composed.origins), "there is no such key.", f"Did you mean {key}?")
+
+
+def _unknown(group: str, chosen: Chosen) -> str:
+    if group in chosen.classes:
+        return f"is not an option of {chosen.classes[group]}."
+    return f"is set, and {group}={NOTHING[group]} uses nothing of it."
+
+
+def _instead(group: str, name: str, chosen: Chosen) -> str:
+    known = [*(["method"] if group in NOTHING else []), *chosen.accepted(group)]
+    close = nearest(name, [*known, *chosen.owned(group)])
+    if name in RENAMED:
+        return f"Write {RENAMED[name]}."
+    if close:
+        return f"Did you mean {group}.{close}?"
+    if group not in chosen.classes:
+        return f"Choose a method first: {group}=METHOD"
+    return instead(name, chosen) or (f"Options: {', '.join(known)}" if len(known) <= MANY else "")
+
+
+def _wrong(key: str, value: Any, failed: Any, schema: dict[str, Any]) -> tuple[str, str]:
+    """What was written and expected, and what to write."""
+    choices = choices_of(schema)
+    types = sorted(types_of(failed) or types_of(schema))
+    expected = f"one of: {', '.join(choices)}" if choices else " or ".join(WORDS.get(kind, kind) for kind in types)
+    return f"wrote {written.short(key, value)}, expected {expected}.", _hint(key, value, choices, types)
+
+
+def _hint(key: str, value: Any, choices: list[str], types: list[str]) -> str:
+    if value is False and "no" in choices:
+        return f'A bare no is false in YAML; write "no" in quotes, or {key}=no on the command line'
+    if isinstance(value, str) and {"number", "integer"} & {*types} and value.replace(".", "", 1).isdigit():
+        return "Write it without quotes."
+    return did_you_mean(str(value), choices)
+
+
+def choices_of(schema: dict[str, Any]) -> list[str]:
+    """The words a schema admits, wherever in it they stand."""
+    own = [str(choice) for choice in schema.get("enum", [])]
+    nested = [*schema.get("anyOf", []), *schema.get("$defs", {}).values()]
+    return [*own, *(choice for part in nested for choice in choices_of(part))]
+
+
+def types_of(schema: dict[str, Any]) -> set[str]:
+    """The JSON types a schema admits."""
+    own = {str(schema["type"])} if "type" in schema else set()
+    return own.union(*(types_of(part) for part in schema.get("anyOf", [])))
