@@ -6,6 +6,7 @@ finetune VERB [recipe=NAME] [key=value …]
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -93,9 +94,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> None:  # type: ignore[override]
         from finetune.config.suggest import did_you_mean
 
-        written = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-        hint = did_you_mean(written, VERBS) if "invalid choice" in message and written not in VERBS else ""
-        self.exit(USER, f"finetune: {message}{f'. {hint}' if hint else ''}\n")
+        written = re.search(r"argument VERB: invalid choice: '([^']*)'", message)
+        if written:
+            message = f"{written[1]} is not a verb. Verbs: {', '.join(VERBS)}. {did_you_mean(written[1], VERBS)}".rstrip()
+        self.exit(USER, f"finetune: {message}\n")
 
 
 VERBS = ("train", "plan", "show", "data", "evaluate", "predict", "publish", "recipes", "doctor")
@@ -132,7 +134,7 @@ def _version() -> str:
 def _train(options: argparse.Namespace) -> None:
     if options.multirun:
         raise UserError(
-            "-m is kept for sweeps, which this version does not run yet; start one training for each point"
+            "-m is kept for sweeps, which this version does not run; start one training for each point"
         )
     from finetune.config.check import load_config
 

@@ -155,7 +155,8 @@ def publish(folder: RunFolder, options: argparse.Namespace) -> None:
     if options.dry_run:
         for upload in publishing.dry_run(folder, plan, config):
             console.print(f"{upload.size:>12,}  {upload.name}", markup=False, highlight=False)
-        console.print(f"to {config.repo_id}, {'private' if config.private else 'public'}; nothing was uploaded")
+        target = f"to {config.repo_id or 'a repository'}, {'private' if config.private else 'public'}"
+        console.print(f"{target}; nothing was uploaded", markup=False, highlight=False)
         return
     console.print(f"published: {publishing.publish(folder, config)}", markup=False)
 

@@ -1,10 +1,12 @@
-"""What every test stands on: no network, and the options of the installed libraries derived once."""
+"""What every test stands on: no network, one thread, and the options of the installed libraries derived once."""
 
 import os
 
 import pytest
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported
+# Read when the libraries are imported. Test processes with a thread for each core slow each other tenfold.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -142,7 +142,7 @@ def common(splits: str) -> list[str]:
 
 LORA = ("adapter=lora", "adapter.lora_dropout=0")
 KINDS = {
-    "classify_lora": (classify, LORA),
+    "classify_lora": (classify, (*LORA, "model.base_id=alice/base")),
     "classify_full": (classify, ()),
     "chat_lora": (chat, (*LORA, "evaluation=generation", "evaluation.generation.max_new_tokens=12")),
     "chat_qlora": (chat, ("adapter=qlora", "adapter.lora_dropout=0")),

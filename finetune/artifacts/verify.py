@@ -93,7 +93,7 @@ def _probe(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Te
     rows = load_rows(plan, "validation")
     shortest = sorted(range(len(rows)), key=lambda at: len(rows[at]["input_ids"]))[:PROBE_ROWS]
     batch = plan.config.task.collator(tokenizer)([rows[at] for at in shortest])
-    return {name: value[:, :PROBE_TOKENS] if value.ndim > 1 else value for name, value in batch.items()}
+    return {name: value[:, :PROBE_TOKENS].contiguous() if value.ndim > 1 else value for name, value in batch.items()}
 
 
 @torch.no_grad()

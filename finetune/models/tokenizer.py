@@ -10,6 +10,7 @@ from finetune.errors import UserError
 from finetune.models.source import Source
 
 RESERVED_PADS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<unk>")
+COUNTED_FROM_PAD = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text")
 # Tokenizers without a limit of their own report a huge number.
 UNLIMITED = 1_000_000
 log = logging.getLogger(__name__)
@@ -39,13 +40,21 @@ def max_length(config: TokenizerConfig, tokenizer: PreTrainedTokenizerBase, mode
     Raises:
         UserError: the recipe asks for more than the model's positions, or neither states a limit.
     """
-    positions = getattr(model.get_text_config(), "max_position_embeddings", None)
+    positions = _positions(model.get_text_config())
     limits = [limit for limit in (positions, tokenizer.model_max_length) if limit and limit < UNLIMITED]
     if config.max_length is None and not limits:
         raise UserError("tokenizer.max_length must be set: neither the model nor its tokenizer states a limit")
     if config.max_length and positions and config.max_length > positions:
         raise UserError(f"tokenizer.max_length={config.max_length} is more than the model's {positions} positions")
     return config.max_length or min(limits)
+
+
+def _positions(model: PretrainedConfig) -> int | None:
+    """Tokens the model has positions for; some count them from behind the pad token, and the first ones are lost."""
+    positions: int | None = getattr(model, "max_position_embeddings", None)
+    if positions and model.model_type in COUNTED_FROM_PAD:
+        return positions - (model.pad_token_id or 0) - 1
+    return positions
 
 
 def _template(text: str) -> str:

@@ -127,7 +127,7 @@ def test_a_text_that_says_nothing_is_dropped(value):
 
 
 def test_columns_that_fit_no_layout_are_named_with_the_layouts():
-    with pytest.raises(UserError, match="no chat layout fits the columns question, answer.*prompt_completion: prompt"):
+    with pytest.raises(UserError, match=r"columns question, answer\. Layouts .*prompt_completion: prompt"):
         conversations.detect(["question", "answer"], {})
 
 
@@ -139,7 +139,7 @@ def test_a_named_column_that_is_missing_is_answered_with_the_nearest():
 
 
 def test_named_roles_of_two_layouts_are_refused():
-    with pytest.raises(UserError, match="with dataset.columns prompt, output"):
+    with pytest.raises(UserError, match=r"with dataset\.columns prompt, output"):
         conversations.detect(["a", "b"], {"prompt": "a", "output": "b"})
 
 
