@@ -1,4 +1,4 @@
-"""The verbs. Parses words, prints outcomes, turns errors into exit codes; nothing heavy is imported before it is needed.
+"""The verbs: words in, outcomes printed, errors as exit codes. Nothing heavy is imported before it is needed.
 
 finetune VERB [recipe=NAME] [key=value …]
 """
@@ -96,7 +96,9 @@ class _Parser(argparse.ArgumentParser):
 
         written = re.search(r"argument VERB: invalid choice: '([^']*)'", message)
         if written:
-            message = f"{written[1]} is not a verb. Verbs: {', '.join(VERBS)}. {did_you_mean(written[1], VERBS)}".rstrip()
+            message = (
+                f"{written[1]} is not a verb. Verbs: {', '.join(VERBS)}. {did_you_mean(written[1], VERBS)}".rstrip()
+            )
         self.exit(USER, f"finetune: {message}\n")
 
 
@@ -133,9 +135,7 @@ def _version() -> str:
 
 def _train(options: argparse.Namespace) -> None:
     if options.multirun:
-        raise UserError(
-            "-m is kept for sweeps, which this version does not run; start one training for each point"
-        )
+        raise UserError("-m is kept for sweeps, which this version does not run; start one training for each point")
     from finetune.config.check import load_config
 
     config, _ = load_config(options.overrides)
@@ -224,7 +224,7 @@ def _recipes(options: argparse.Namespace) -> None:
         print(recipes.copy(options.name, options.target))
 
 
-def _doctor(options: argparse.Namespace) -> None:
+def _doctor(_: argparse.Namespace) -> None:
     from finetune import console
     from finetune.doctor import diagnose
 

@@ -174,7 +174,12 @@ def test_evaluation_while_training_is_the_evaluation_afterwards(recipe, tmp_path
 
 @pytest.mark.parametrize("more", [(), CLASSIFY_LORA])
 def test_the_best_checkpoint_is_the_one_that_is_kept(more, tmp_path):
-    every = ("trainer.eval_strategy=steps", "trainer.save_strategy=steps", "trainer.eval_steps=5", "trainer.save_steps=5")
+    every = (
+        "trainer.eval_strategy=steps",
+        "trainer.save_strategy=steps",
+        "trainer.eval_steps=5",
+        "trainer.save_steps=5",
+    )
     # A step so long that the last checkpoints are worse than the first one.
     rising = ("trainer.lr_scheduler_type=constant", "trainer.learning_rate=0.5", "trainer.load_best_model_at_end=true")
     folder = worked(classify(*more, *every, *rising), tmp_path)

@@ -89,9 +89,10 @@ def _what(plan: Plan) -> str:
     how = "all weights" if plan.config.adapter["method"] == adapter.FULL else plan.config.adapter["method"]
     rounded = " Its weights came from a rounded copy (GGUF)." if plan.source.is_fallback else ""
     share = plan.model.trainable / plan.model.parameters
+    steps = f"{plan.batches.total_steps} steps of {plan.batches.global_batch} rows"
     return (
         f"{base}, fine-tuned with {how} ({share:.2%} of {plan.model.parameters:,} weights) "
-        f"for {plan.config.task.name} on {dataset_name(plan)}: {plan.batches.total_steps} steps of {plan.batches.global_batch} rows.{rounded}"
+        f"for {plan.config.task.name} on {dataset_name(plan)}: {steps}.{rounded}"
     )
 
 

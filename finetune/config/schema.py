@@ -40,7 +40,7 @@ class DatasetConfig:
     validation_split: str | None = None
     """None takes `validation` where it exists and cuts `validation_size` from train elsewhere."""
     test_split: str | None = None
-    """None takes `test` where it exists; it is never trained on and never chooses a checkpoint."""
+    """Prepared where it is named, for `finetune evaluate RUN --split test`. Many Hub sets hide its labels."""
     validation_size: Annotated[Number, Field(gt=0, lt=1)] | Positive = 0.1
     """A share of train, or a number of rows, for a validation split that is cut."""
     stratify: bool = False

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,16 +37,18 @@ def load(config: DatasetConfig, seed: int) -> Splits:
     found = _load(config)
     train = _named(found, config.train_split, "train_split")
     rows, notes = {"train": train}, {"train": f"{config.path} split {config.train_split}"}
-    validation = config.validation_split or _unused(found, VALIDATION_NAMES, config.train_split)
+    validation = config.validation_split or next(
+        (n for n in VALIDATION_NAMES if n in found and n != config.train_split), None
+    )
     if validation:
         rows["validation"] = _named(found, validation, "validation_split")
         notes["validation"] = f"{config.path} split {validation}"
     else:
         rows["train"], rows["validation"] = _cut(train, config, seed)
         notes["validation"] = f"cut from {config.train_split} with seed {seed}"
-    if test := config.test_split or _unused(found, ("test",), config.train_split, validation):
-        rows["test"] = _named(found, test, "test_split")
-        notes["test"] = f"{config.path} split {test}"
+    if config.test_split:
+        rows["test"] = _named(found, config.test_split, "test_split")
+        notes["test"] = f"{config.path} split {config.test_split}"
     limited = {name: part.select(range(min(config.limit or len(part), len(part)))) for name, part in rows.items()}
     return Splits(limited, notes)
 
@@ -134,11 +136,6 @@ def _format(files: Any, wanted: str) -> str:
     if first.suffix not in FORMATS:
         raise UserError(f"{first.name}: the format is not known by its ending. Write dataset.format=csv|json|…")
     return FORMATS[first.suffix]
-
-
-def _unused(found: dict[str, Dataset], names: Sequence[str], *used: str | None) -> str | None:
-    """The first of the usual names that is there and is nothing else already."""
-    return next((name for name in names if name in found and name not in used), None)
 
 
 def _named(found: dict[str, Dataset], name: str, key: str) -> Dataset:

@@ -21,21 +21,16 @@ def answer_all(
     """Each question with the model's answer and whether it is right."""
     was_training = model.training
     model.eval()
+    prompts = [question["prompt"] for question in questions]
     with autocast(compute):
-        found = list(
-            task.predict(
-                model,
-                tokenizer,
-                [question["prompt"] for question in questions],
-                {"max_new_tokens": config.max_new_tokens},
-            )
-        )
+        found = list(task.predict(model, tokenizer, prompts, {"max_new_tokens": config.max_new_tokens}))
     model.train(was_training)
-    return [
-        {**question, "given": answer["answer"], "capped": answer["capped"],
-         "right": extract(answer["answer"], config.answer_pattern) == extract(question["answer"], config.answer_pattern)}
-        for question, answer in zip(questions, found, strict=True)
-    ]  # fmt: skip
+    return [_marked(question, given, config.answer_pattern) for question, given in zip(questions, found, strict=True)]
+
+
+def _marked(question: Question, given: dict[str, Any], pattern: str | None) -> dict[str, Any]:
+    right = extract(given["answer"], pattern) == extract(question["answer"], pattern)
+    return {**question, "given": given["answer"], "capped": given["capped"], "right": right}
 
 
 def scores(answers: Sequence[dict[str, Any]]) -> dict[str, float]:

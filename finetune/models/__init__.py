@@ -1,1 +1,1 @@
-"""Loading what is trained: tokenizer, model, quantization, adapter, precision. Knows no task by name and no trainer."""
+"""Loading what is trained: tokenizer, model, quantization, adapter, precision. Knows no task and no trainer."""

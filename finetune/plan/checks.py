@@ -38,7 +38,7 @@ def early(config: Config) -> Iterator[Check]:
     yield Check("remote code", "on: code of the repository will run" if config.model.trust_remote_code else "off")
 
 
-def late(config: Config, prepared: Prepared) -> Iterator[Check]:
+def late(prepared: Prepared) -> Iterator[Check]:
     """What the prepared rows decide."""
     for split, account in prepared.report.items():
         yield Check(f"rows of {split}", f"{account['read']} read, {account['kept']} kept")

@@ -67,7 +67,7 @@ def make(config: Config, prepared: Prepared, early: list[Check]) -> Plan:
         arguments=_arguments(config, chosen, sizes),
         model=_summary(config, prepared),
         environment=environment.describe(),
-        checks=[*early, *checks.late(config, prepared)],
+        checks=[*early, *checks.late(prepared)],
     )
 
 

@@ -19,10 +19,8 @@ def show(plan: Plan, console: Console) -> None:
 def lines(plan: Plan) -> Iterator[tuple[str, str]]:
     """What to know before the first step, a line each."""
     yield "task", f"{plan.config.task.name} ({plan.facts.get('problem_type') or plan.facts.get('layout', '')})"
-    yield (
-        "model",
-        f"{plan.model.architecture} from {plan.source.path}{'@' + plan.source.revision[:8] if plan.source.revision else ''}",
-    )
+    revision = f" at {plan.source.revision[:8]}" if plan.source.revision else ""
+    yield "model", f"{plan.model.architecture} from {plan.source.path}{revision}"
     yield "trained", _trained(plan)
     yield "columns", ", ".join(f"{role}={column}" for role, column in plan.facts.get("columns", {}).items())
     for split, account in plan.report.items():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.config.task import Encoded, Facts, RowError, Task
+from finetune.data import classes
+from finetune.data.classes import MULTI, REGRESSION, SINGLE
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 PAIRS = (
     ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("text", "text_pair"),
     ("question", "sentence"), ("question", "passage"),
@@ -44,18 +44,7 @@ class SequenceClassification(Task):
 
         check(columns, train.column_names)
         found = _columns(train.column_names, columns)
-        column, own_names = found["label"], _own_names(train, found["label"])
-        values = [value for value in train[column] if not _missing(value, own_names)]
-        if not values:
-            raise UserError(f"column {column} of train holds no label")
-        problem = self.problem_type if self.problem_type != "auto" else _problem_type(values, len(train))
-        if problem == REGRESSION:
-            return {"columns": found, "problem_type": problem, "labels": []}
-        present = _present(values, own_names)
-        if problem == SINGLE and len(present) < 2:
-            raise UserError(f"column {column} of train holds one label only: {_name(present[0], own_names)}")
-        labels = own_names or [_name(value, own_names) for value in present]
-        return {"columns": found, "problem_type": problem, "labels": labels}
+        return {"columns": found, **classes.describe(train, found["label"], self.problem_type)}
 
     def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoded:
         """Token ids and the label's id, ids or value."""
@@ -64,7 +53,7 @@ class SequenceClassification(Task):
 
         columns = facts["columns"]
         check(columns, rows.column_names)
-        label = _label_reader(rows, facts)
+        label = classes.reader(rows, facts)
         sides = [columns[role] for role in ("text", "text_pair") if role in columns]
 
         def read(row: dict[str, Any], index: int) -> tuple[list[str], Any]:
@@ -151,88 +140,6 @@ def _columns(names: Sequence[str], given: dict[str, str]) -> dict[str, str]:
 def _first(role: str, usual: Sequence[str], names: Sequence[str]) -> dict[str, str]:
     found = next((name for name in usual if name in names), None)
     return {role: found} if found else {}
-
-
-def _own_names(rows: Dataset, column: str) -> list[str] | None:
-    """The names that a data set keeps beside its label ids."""
-    feature = rows.features[column]
-    names = getattr(getattr(feature, "feature", feature), "names", None)
-    return list(names) if names else None
-
-
-def _missing(value: Any, own_names: list[str] | None = None) -> bool:
-    """Whether there is no label; -1 is what data sets with names write for one that is kept secret."""
-    if own_names and isinstance(value, int) and value < 0:
-        return True
-    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
-
-
-def _problem_type(values: Sequence[Any], rows: int) -> str:
-    """By the values that are there; a column of integers with gaps is read as fractions, all of them whole."""
-    if isinstance(values[0], list):
-        return MULTI
-    gaps = len(values) < rows
-    if any(isinstance(value, float) and not (gaps and value.is_integer()) for value in values):
-        return REGRESSION
-    return SINGLE
-
-
-def _present(values: Sequence[Any], own_names: list[str] | None) -> list[Any]:
-    """The labels that occur, sorted.
-
-    Raises:
-        UserError: a list holds 0 or 1 for each label, where the labels that apply are expected.
-    """
-    parts = [part for value in values for part in (value if isinstance(value, list) else [value])]
-    found = {part for part in parts if not _missing(part, own_names)}
-    if not own_names and found <= {0, 1} and any(_repeats(value) for value in values):
-        raise UserError("the lists of labels hold 0 or 1 for each label; write the names of the labels that apply")
-    return sorted(found, key=lambda value: (isinstance(value, str), value))
-
-
-def _repeats(value: Any) -> bool:
-    return isinstance(value, list) and len(set(value)) < len(value)
-
-
-def _name(value: Any, own_names: list[str] | None) -> str:
-    if own_names and isinstance(value, int):
-        return own_names[value]
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _label_reader(rows: Dataset, facts: Facts) -> Callable[[Any, int], Any]:
-    """From a raw label and its row's index to what the loss takes; a label that train has not is refused."""
-    if facts["problem_type"] == REGRESSION:
-        return _number
-    own_names = _own_names(rows, facts["columns"]["label"])
-    ids = {name: identifier for identifier, name in enumerate(facts["labels"])}
-
-    def one(value: Any, index: int) -> int:
-        if _missing(value, own_names):
-            raise RowError("no label")
-        name = _name(value, own_names)
-        if name not in ids:
-            raise UserError(f"row {index}: label {name!r} does not occur in train, which has {', '.join(ids)}")
-        return ids[name]
-
-    def several(value: Any, index: int) -> list[float]:
-        if value is None:
-            raise RowError("no label")
-        if not isinstance(value, list):
-            raise UserError(f"row {index}: label {value!r} is not a list of labels")
-        chosen = {one(part, index) for part in value}
-        return [float(identifier in chosen) for identifier in range(len(ids))]
-
-    return several if facts["problem_type"] == MULTI else one
-
-
-def _number(value: Any, index: int) -> float:
-    if _missing(value):
-        raise RowError("no label")
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise UserError(f"row {index}: label {value!r} is not a number, as a regression needs") from None
 
 
 def _written(texts: Iterable[Any]) -> list[str]:

@@ -67,7 +67,7 @@ def test_a_saved_data_set_is_read(tmp_path):
 def test_a_saved_data_set_of_splits_is_read(tmp_path):
     parts = {"train": DATA.select(range(20)), "dev": DATA.select(range(20, 25)), "test": DATA.select(range(25, 30))}
     DatasetDict(parts).save_to_disk(tmp_path / "saved")
-    splits = load(tmp_path / "saved")
+    splits = load(tmp_path / "saved", test_split="test")
     assert {name: len(rows) for name, rows in splits.rows.items()} == {"train": 20, "validation": 5, "test": 5}
     assert splits.notes["validation"] == f"{tmp_path / 'saved'} split dev"
     assert every_row(splits) == ROWS
@@ -82,7 +82,7 @@ def folder(tmp_path):
 
 
 def test_a_folder_of_files_named_after_splits_is_read(folder):
-    splits = load(folder)
+    splits = load(folder, test_split="test")
     assert {name: len(rows) for name, rows in splits.rows.items()} == {"train": 20, "validation": 5, "test": 5}
     assert [row["text"] for row in splits.rows["test"]] == [row["text"] for row in ROWS[25:]]
 
@@ -247,7 +247,7 @@ def test_a_label_that_occurs_once_cannot_be_stratified(tmp_path):
 
 
 def test_a_limit_takes_the_first_rows_of_each_split(folder):
-    splits = load(folder, limit=3)
+    splits = load(folder, limit=3, test_split="test")
     assert texts(splits, "train") == ["row 0", "row 1", "row 2"]
     assert {name: len(rows) for name, rows in splits.rows.items()} == {"train": 3, "validation": 3, "test": 3}
     assert len(load(folder, limit=1000).rows["train"]) == 20
@@ -258,9 +258,9 @@ def test_splits_are_chosen_by_name(folder):
     assert (len(splits.rows["train"]), len(splits.rows["validation"])) == (5, 20)
 
 
-def test_a_split_that_is_trained_on_or_validated_on_is_not_the_test_split_as_well(folder):
-    assert set(load(folder, validation_split="test").rows) == {"train", "validation"}
-    assert set(load(folder, train_split="test").rows) == {"train", "validation"}
+def test_a_test_split_is_prepared_only_where_it_is_named(folder):
+    assert set(load(folder).rows) == {"train", "validation"}
+    assert set(load(folder, test_split="test").rows) == {"train", "validation", "test"}
 
 
 def test_a_split_that_is_trained_on_is_not_the_validation_split_as_well(folder):

@@ -141,7 +141,9 @@ def trainable(folder) -> int:
 
 
 def test_ranks_move_while_adalora_is_trained(tmp_path):
-    folder = worked(chat(*OVERRIDES["adalora"], "trainer.max_steps=10", "adapter.init_r=4", "adapter.target_r=1"), tmp_path)
+    folder = worked(
+        chat(*OVERRIDES["adalora"], "trainer.max_steps=10", "adapter.init_r=4", "adapter.target_r=1"), tmp_path
+    )
     pattern = PeftConfig.from_pretrained(folder.model).rank_pattern
     kept = [sum(ranks) for ranks in pattern.values()]
     assert sum(kept) == len(kept), "the ranks that are left are those asked for"
