@@ -6,15 +6,16 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from finetune.artifacts import publish as publishing
-from finetune.artifacts.predict import predict, read_inputs
+from finetune.artifacts.predict import Answer, answering, read_inputs
 from finetune.data.encoding import IGNORED
 from finetune.data.prepare import Prepared
 from finetune.doctor import Finding
@@ -40,6 +41,7 @@ def session() -> Iterator[None]:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     handler = logging.StreamHandler(sys.stdout)
+    handler.addFilter(lambda record: not getattr(record, "is_on_bar", False))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     with warnings.catch_warnings():
@@ -129,21 +131,50 @@ def _label(label: Any, facts: dict[str, Any]) -> str:
 
 
 def answer(folder: RunFolder, options: argparse.Namespace) -> None:
-    """Print or write one JSON line for each input."""
+    """Print or write one JSON line for each input; on a terminal without inputs, answer line by line."""
     inputs: list[Any] = read_inputs(options.input) if options.input else options.text
-    inputs = inputs or [line.rstrip("\n") for line in sys.stdin if line.strip()]
-    if not inputs:
+    talking = not inputs and not options.input and sys.stdin.isatty()
+    inputs = inputs or ([] if talking else _lines(sys.stdin))
+    if not inputs and not talking:
         raise UserError('nothing to answer: finetune predict RUN "a text", or --input FILE')
-    found = predict(folder, inputs, {"max_new_tokens": options.max_new_tokens})
-    if not options.output:
-        for item in found:
-            print(json.dumps(item, ensure_ascii=False), flush=True)
-        return
-    lines = "".join(json.dumps(item, ensure_ascii=False) + "\n" for item in found)
+    answers = answering(folder, {"max_new_tokens": options.max_new_tokens})
+    if talking:
+        _talk(answers)
+    elif options.output:
+        _write_lines(options.output, answers(inputs))
+    else:
+        for item in answers(inputs):
+            print(_line(item), flush=True)
+
+
+def _lines(stream: Iterable[str]) -> list[str]:
+    return [line.rstrip("\n") for line in stream if line.strip()]
+
+
+def _talk(answers: Answer) -> None:
+    console.print("one input a line; an empty line or Ctrl-D ends", style="dim")
+    while text := _asked():
+        print(_line(next(answers([text]))), flush=True)
+
+
+def _asked() -> str:
     try:
-        options.output.write_text(lines, encoding="utf-8")
+        return input("> ").strip()
+    except EOFError:
+        return ""
+
+
+def _line(item: Any) -> str:
+    return json.dumps(item, ensure_ascii=False)
+
+
+def _write_lines(file: Path, items: Iterable[Any]) -> None:
+    """Write JSON lines; where they cannot be written, nothing is answered first."""
+    try:
+        with file.open("w", encoding="utf-8") as stream:
+            stream.writelines(_line(item) + "\n" for item in items)
     except OSError as error:
-        raise UserError(f"--output {options.output}: {error.strerror}") from None
+        raise UserError(f"--output {file}: {error.strerror}") from None
 
 
 def publish(folder: RunFolder, options: argparse.Namespace) -> None:

@@ -20,12 +20,9 @@ def run(config: Config) -> RunFolder:
     """Train, verify and publish as the config says."""
     made, prepared = planned(config)
     folder = frozen_folder(made, prepared)
-    try:
+    with folder.logged():
         work(folder)
         finish(folder, made)
-    except BaseException as error:
-        folder.failed(error)
-        raise
     return folder
 
 

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,11 @@ from finetune.models.precision import autocast
 from finetune.plan import frozen
 from finetune.plan.run_folder import RunFolder
 
+Answer = Callable[[Sequence[Any]], Iterator[dict[str, Any]]]
 
-def predict(folder: RunFolder, inputs: list[Any], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """One answer for each input, in order, by the trained model with its saved tokenizer and template.
+
+def answering(folder: RunFolder, options: dict[str, Any]) -> Answer:
+    """What answers inputs, one JSON-able object each and in order: the trained model, its tokenizer and template.
 
     Raises:
         UserError: the run has no finished model.
@@ -26,8 +28,12 @@ def predict(folder: RunFolder, inputs: list[Any], options: dict[str, Any]) -> It
     model = load(plan, folder.model).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder.model)
     given = {"columns": plan.facts.get("columns", {}), "max_length": plan.max_length, **options}
-    with autocast(plan.precision.compute):
-        yield from plan.config.task.predict(model, tokenizer, inputs, given)
+
+    def answer(inputs: Sequence[Any]) -> Iterator[dict[str, Any]]:
+        with autocast(plan.precision.compute):
+            yield from plan.config.task.predict(model, tokenizer, inputs, given)
+
+    return answer
 
 
 def check_finished(folder: RunFolder) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from huggingface_hub import get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
@@ -15,6 +16,7 @@ from finetune.errors import MachineError, MissingExtra, UserError
 from finetune.evaluation import metrics
 from finetune.models import adapter, quantization
 from finetune.models.source import hub_id
+from finetune.plan import environment
 from finetune.plan.run_folder import check_writable
 
 
@@ -28,6 +30,7 @@ class Check:
 
 def early(config: Config) -> Iterator[Check]:
     """What the config alone decides; run before data is touched."""
+    yield Check("processes", _processes())
     check_writable(config.output_dir)
     yield Check("output folder", f"{config.output_dir} can be written")
     quantization.check_installed(config.quantization)
@@ -46,6 +49,16 @@ def late(prepared: Prepared) -> Iterator[Check]:
     if trained is not None:
         tokens = prepared.report["train"]["notes"]["tokens"]
         yield Check("trained tokens", f"{trained} of {tokens} ({trained / tokens:.0%})")
+
+
+def _processes() -> str:
+    if environment.ranks() > 1:
+        raise UserError(
+            f"WORLD_SIZE={environment.ranks()}: this version trains in one process. Start it with `finetune train`, "
+            "not with torchrun, accelerate launch or srun"
+        )
+    idle = max(0, torch.cuda.device_count() - 1)
+    return f"1; {idle} more GPUs stay idle" if idle else "1"
 
 
 def _tracking(config: Config) -> str:

@@ -4,7 +4,7 @@ config.yaml         the resolved config, `finetune train recipe=config.yaml` run
 plan.json           what was decided before the first step; the only file a rank reads
 questions.json      what is asked after training, where the recipe asks for generated answers
 metrics.jsonl       one object a line: step, epoch and raw numbers
-log.txt             what was printed
+log.txt             what was said, with the time
 checkpoints/        checkpoint-N, to resume from
 model/              the trained model, as transformers and peft load it
 probe.safetensors   inputs and logits of the trained model, for verification
@@ -17,12 +17,17 @@ status.json         the stage reached, and how it ended
 """
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from finetune.errors import UserError
+
+log = logging.getLogger("finetune")
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,22 @@ class RunFolder:
     def reached(self, stage: str, **details: Any) -> None:
         """Record how far the run has come."""
         self.write("status.json", {"stage": stage, **details})
+
+    @contextmanager
+    def logged(self) -> Iterator[None]:
+        """Keep what we log in log.txt as well, and record what ends the run early."""
+        handler = logging.FileHandler(self.path / "log.txt", encoding="utf-8")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        try:
+            yield
+        except BaseException as error:
+            self.failed(error)
+            raise
+        finally:
+            log.removeHandler(handler)
+            handler.close()
 
     def failed(self, error: BaseException) -> None:
         """Record what ended the run, beside the stage it had reached."""

@@ -1,6 +1,7 @@
 """What happens beside the steps: metrics to a file, progress to the screen, a stop when numbers stop being numbers."""
 
 import json
+import logging
 import math
 import sys
 import time
@@ -12,6 +13,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from finetune.errors import UserError
 from finetune.models.adapter import moves_ranks
+
+log = logging.getLogger(__name__)
 
 
 class MetricsFile(TrainerCallback):
@@ -31,7 +34,7 @@ class MetricsFile(TrainerCallback):
 
 
 class Heartbeat(TrainerCallback):
-    """A bar on a terminal; a plain line at every logged step elsewhere."""
+    """A bar on a terminal, a plain line elsewhere, and the line in the log of the run, at every logged step."""
 
     def __init__(self) -> None:
         self.bar: Progress | None = None
@@ -63,8 +66,9 @@ class Heartbeat(TrainerCallback):
         numbers = "  ".join(f"{name} {value:.4g}" for name, value in _numbers(logs or {}).items() if name in shown)
         if self.bar:
             self.bar.update(self.bar.task_ids[0], description=numbers)
-        elif numbers and state.is_world_process_zero:
-            print(f"step {state.global_step}/{state.max_steps}  {numbers}", flush=True)
+        if numbers and state.is_world_process_zero:
+            said = {"is_on_bar": self.bar is not None}
+            log.info("step %d/%d  %s", state.global_step, state.max_steps, numbers, extra=said)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Take the bar away."""

@@ -24,6 +24,8 @@ def assemble(
     """
     task = plan.config.task
     arguments = resolve(task.arguments_class)(output_dir=checkpoints, **plan.arguments)
+    # One process trains on one GPU: where it sees several, the Trainer would wrap the model in DataParallel unasked.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
     trainer: Trainer = scored_by(score, resolve(task.trainer_class))(
         model=model,
         args=arguments,

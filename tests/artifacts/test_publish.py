@@ -12,7 +12,7 @@ import pytest
 import torch
 from hub_server import OTHER_TOKEN, READ_TOKEN, WRITE_TOKEN, serve
 from huggingface_hub import HfApi, ModelCard, constants
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tiny_runs import bert, classify, copy_of, finetune, root, trained
 
 from finetune.artifacts.verify import PROBE_ROWS
