@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from finetune.errors import MachineError, UserError
 from finetune.plan import frozen
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
-from finetune.plan.show import show
+from finetune.plan.show import account_of, show
 
 # Markup is off: user data and paths may hold square brackets.
 console = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=not sys.stdout.isatty())
@@ -96,7 +97,7 @@ def show_rows(prepared: Prepared, split: str, count: int) -> None:
     if split not in prepared.report:
         raise UserError(f"--split {split}: the data has the splits {', '.join(prepared.report)}")
     for name, account in prepared.report.items():
-        console.print(f"{name}: {json.dumps(account, ensure_ascii=False)}", markup=False)
+        console.print(f"{name}: {account_of(account)}", markup=False, highlight=False)
     rows = prepared.rows(split)
     for index, row in enumerate(rows.select(range(min(count, len(rows))))):
         console.print(f"\n── {split} row {index}, {len(row['input_ids'])} tokens", markup=False)
@@ -180,9 +181,8 @@ def _write_lines(file: Path, items: Iterable[Any]) -> None:
 def publish(folder: RunFolder, options: argparse.Namespace) -> None:
     """Upload a run, or list what would be uploaded."""
     plan = frozen.read(folder)
-    config = plan.config.publish
-    config.repo_id = options.repo_id or config.repo_id
-    config.private = config.private and not options.public
+    given = plan.config.publish
+    config = replace(given, repo_id=options.repo_id or given.repo_id, private=given.private and not options.public)
     if options.dry_run:
         for upload in publishing.dry_run(folder, plan, config):
             console.print(f"{upload.size:>12,}  {upload.name}", markup=False, highlight=False)

@@ -24,7 +24,7 @@ def lines(plan: Plan) -> Iterator[tuple[str, str]]:
     yield "trained", _trained(plan)
     yield "columns", ", ".join(f"{role}={column}" for role, column in plan.facts.get("columns", {}).items())
     for split, account in plan.report.items():
-        yield split, _account(account)
+        yield split, account_of(account)
     b = plan.batches
     yield (
         "batch",
@@ -44,7 +44,8 @@ def _trained(plan: Plan) -> str:
     return f"{counts} by {plan.config.adapter['method']}{' on ' + where if where else ''}"
 
 
-def _account(account: dict) -> str:
+def account_of(account: dict) -> str:
+    """What became of the rows of a split, in one line."""
     dropped = "".join(f", {e['rows']} dropped: {reason}" for reason, e in account["dropped"].items())
     notes = "".join(f", {count:,} {what}" for what, count in account["notes"].items())
     return f"{account['kept']:,} of {account['read']:,} rows{dropped}{notes}; {account['from']}"
