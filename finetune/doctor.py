@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, get_token
+from huggingface_hub import HfApi, constants, get_token
+from huggingface_hub.errors import RepositoryNotFoundError
 
 from finetune.config.options import cache_folder
 from finetune.models.precision import resolve
@@ -61,11 +62,13 @@ def _extra(extra: str, packages: tuple[str, ...]) -> Finding:
 
 
 def _hub() -> Finding:
-    if os.environ.get("HF_HUB_OFFLINE"):
+    if constants.HF_HUB_OFFLINE:
         return Finding("Hub", False, "HF_HUB_OFFLINE is set: cached and local models only")
     try:
         HfApi().model_info("hf-internal-testing/tiny-random-bert", timeout=3)
         return Finding("Hub", True, "reachable")
+    except RepositoryNotFoundError:
+        return Finding("Hub", True, "reachable: a mirror, without the model asked for")
     except Exception as error:  # whatever the network does, the answer is the same
         return Finding("Hub", False, f"not reachable ({type(error).__name__}): cached and local models only")
 

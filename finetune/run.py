@@ -1,7 +1,12 @@
 """The program: the straight line from a config to a verified model."""
 
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
+
 from finetune.artifacts import publish, verify
 from finetune.config.schema import Config
+from finetune.config.task import RowError
 from finetune.data.prepare import Prepared, prepare
 from finetune.plan import checks, frozen, plan
 from finetune.plan.plan import Plan
@@ -38,9 +43,15 @@ def frozen_folder(made: Plan, prepared: Prepared) -> RunFolder:
 def questions(made: Plan, prepared: Prepared) -> list[dict]:
     """What is asked of the model after training, and the answers expected."""
     wanted = made.config.evaluation.generation.rows
-    rows = prepared.raw["validation"].select(range(min(wanted, len(prepared.raw["validation"]))))
-    asked = (made.config.task.question(row, made.facts) for row in rows)
-    return [{"prompt": prompt, "answer": answer} for prompt, answer in asked]
+    return list(islice(_asked(made, prepared), wanted)) if wanted else []
+
+
+def _asked(made: Plan, prepared: Prepared) -> Iterator[dict]:
+    for row in prepared.raw["validation"]:
+        # A row that cannot be read was dropped, and counted, when the rows were prepared.
+        with suppress(RowError):
+            prompt, answer = made.config.task.question(row, made.facts)
+            yield {"prompt": prompt, "answer": answer}
 
 
 def finish(folder: RunFolder, made: Plan) -> None:

@@ -7,11 +7,10 @@ never ask again. Knows nothing of architectures.
 import hashlib
 import importlib.util
 import logging
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, try_to_load_from_cache
+from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from huggingface_hub.errors import (  # type: ignore[attr-defined]
     GatedRepoError,
     HFValidationError,
@@ -131,7 +130,7 @@ def _unreachable(path: str, revision: str | None) -> Source | str:
 
 
 def _kind(error: Exception) -> str:
-    return "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") else type(error).__name__
+    return "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else type(error).__name__
 
 
 def _from_cache(path: str, revision: str | None) -> Source | None:

@@ -32,7 +32,8 @@ probe = {name: value for name, value in load_file(sys.argv[1]).items() if name n
 full = Auto.from_pretrained("alice/full")
 config = AutoConfig.from_pretrained("alice/lora", subfolder="base_config")
 lora = PeftModel.from_pretrained(Auto.from_pretrained("alice/base", config=config), "alice/lora")
-assert AutoTokenizer.from_pretrained("alice/full").get_vocab() == AutoTokenizer.from_pretrained("alice/lora").get_vocab()
+full_words, lora_words = AutoTokenizer.from_pretrained("alice/full"), AutoTokenizer.from_pretrained("alice/lora")
+assert full_words.get_vocab() == lora_words.get_vocab()
 assert full.config.id2label == lora.config.id2label == {0: "animal", 1: "plant", 2: "stone"}
 with torch.no_grad():
     found = {name: model.eval()(**probe).logits for name, model in (("full", full), ("lora", lora))}
@@ -71,7 +72,13 @@ def publish(folder: RunFolder, *more: str, repo_id: str = REPO) -> int:
 
 
 def environment(hub, home) -> dict[str, str]:
-    settings = {"HF_ENDPOINT": hub.url, "HF_TOKEN": WRITE_TOKEN, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
+    settings = {
+        "HF_ENDPOINT": hub.url,
+        "HF_TOKEN": WRITE_TOKEN,
+        "HF_HOME": str(home),
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+    }
     return {**os.environ, **settings, "XDG_CACHE_HOME": str(root() / "cache"), "HF_HUB_DISABLE_TELEMETRY": "1"}
 
 
