@@ -38,6 +38,8 @@ def _guarded(verb: Verb, options: argparse.Namespace) -> int:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")
+    # TRL tells the Hub which trainer was built, unless it is asked not to.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         verb(options)
     except FinetuneError as error:

@@ -3,6 +3,7 @@
 import os
 import re
 import threading
+from pathlib import Path
 
 import pytest
 from tiny_runs import KINDS, trained
@@ -76,3 +77,9 @@ def test_what_ended_a_run_stands_beside_the_stage_it_reached(tmp_path):
 def test_a_run_holds_documented_files_only(kind):
     documented = set(re.findall(r"^([\w.]+)/?  +", run_folder.__doc__, re.MULTILINE))
     assert {file.name for file in trained(kind).path.iterdir()} <= documented
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a folder where nobody may write")
+def test_a_folder_that_cannot_be_made_is_the_users_to_change():
+    with pytest.raises(UserError, match=r"output_dir=/proc/self cannot be written: \w+"):
+        create("/proc/self", "x")
