@@ -24,3 +24,10 @@ def warm_options():
         options.methods(group)
     for task in tasks().values():
         options.of(task.arguments_class)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder, which the test works in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -13,12 +13,6 @@ PATHS = ("model.path=some/model", "dataset.path=some/data")
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def finetune(here, capsys, monkeypatch):
     """Run the command line in this process: its exit code, what it printed, what it complained of."""
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import chat_tokenizer
+from tiny import folder as session_folder
 from transformers import (
     BertConfig,
     BertModel,
@@ -33,10 +32,9 @@ LABELS = {"animal": "cat dog cow hen", "plant": "oak elm fir ivy", "stone": "ore
 
 @cache
 def root() -> Path:
-    """A folder that goes with the process."""
-    folder = Path(tempfile.mkdtemp(prefix="tiny-runs-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
+    """Where the models, data and runs of this file lie."""
+    (session_folder() / "runs").mkdir()
+    return session_folder() / "runs"
 
 
 @contextmanager

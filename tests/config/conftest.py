@@ -11,13 +11,6 @@ PATHS = ("model.path=some/model", "dataset.path=some/data")
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty folder, which the test works in."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
 def write(here):
     """Write a YAML file and return how it is chosen."""
 
