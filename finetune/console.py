@@ -47,8 +47,10 @@ def session() -> Iterator[None]:
     log.setLevel(logging.INFO)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        yield
-    log.removeHandler(handler)
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
 
 
 def show_plan(plan: Plan) -> None:
@@ -170,10 +172,12 @@ def _line(item: Any) -> str:
 
 
 def _write_lines(file: Path, items: Iterable[Any]) -> None:
-    """Write JSON lines; where they cannot be written, nothing is answered first."""
+    """Write JSON lines, whole or not at all; where they cannot be written, nothing is answered first."""
+    staged = file.with_name(f".{file.name}")
     try:
-        with file.open("w", encoding="utf-8") as stream:
+        with staged.open("w", encoding="utf-8") as stream:
             stream.writelines(_line(item) + "\n" for item in items)
+        staged.replace(file)
     except OSError as error:
         raise UserError(f"--output {file}: {error.strerror}") from None
 

@@ -2,8 +2,11 @@
 
 import json
 
+import torch
+
 from finetune.artifacts import verify
 from finetune.artifacts.save import save
+from finetune.errors import MachineError
 from finetune.evaluation import generation
 from finetune.models.memory import keep_freed_memory
 from finetune.plan import frozen
@@ -11,13 +14,21 @@ from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
 from finetune.training.train import Trained, train
 
+LESS_MEMORY = (
+    "What costs least, first: a smaller trainer.per_device_train_batch_size (global_batch_size keeps the step), "
+    "trainer.activation_checkpointing=true, a shorter tokenizer.max_length, adapter=qlora."
+)
+
 
 def work(folder: RunFolder) -> None:
     """Train, score and save one run."""
     keep_freed_memory()
     plan = frozen.read(folder)
     folder.reached("training")
-    trained = train(plan, folder)
+    try:
+        trained = train(plan, folder)
+    except torch.OutOfMemoryError as error:
+        raise MachineError(f"{str(error).splitlines()[0]} {LESS_MEMORY}") from None
     folder.reached("evaluating")
     generated = _answers(trained, plan, folder)
     save(trained.model, trained.tokenizer, folder.model)
@@ -25,14 +36,21 @@ def work(folder: RunFolder) -> None:
     folder.write(
         "evaluation.json",
         {
-            "score": plan.config.task.score(plan.facts),
+            "score": _score(plan, trained.scores),
             "rows": plan.report["validation"]["kept"],
             "scores": {**trained.scores, **generated},
             "baseline": trained.baseline,
+            "attention": trained.model.config._attn_implementation,
             "training_seconds": round(trained.seconds, 1),
         },
     )
     folder.reached("saved")
+
+
+def _score(plan: Plan, scores: dict[str, float]) -> tuple[str, bool]:
+    """The task's score, or the loss where the recipe asks for other metrics."""
+    name, greater = plan.config.task.score(plan.facts)
+    return (name, greater) if name in scores else ("loss", False)
 
 
 def _answers(trained: Trained, plan: Plan, folder: RunFolder) -> dict[str, float]:

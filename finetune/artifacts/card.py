@@ -45,7 +45,7 @@ def recipe(plan: Plan) -> str:
     values["output_dir"] = "runs"
     values["dataset"]["path"] = dataset_name(plan)
     values["model"]["path"] = hub_id(plan.config.model) or Path(plan.config.model.path).name
-    return yaml.safe_dump(_portable(_without_defaults(values)), sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(_portable(_without_empty(values)), sort_keys=False, allow_unicode=True)
 
 
 def _is_local(path: str) -> bool:
@@ -61,8 +61,8 @@ def _portable(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and value.startswith(("/", "~", "file:")) else value
 
 
-def _without_defaults(values: dict[str, Any]) -> dict[str, Any]:
-    pruned = {key: _without_defaults(v) if isinstance(v, dict) else v for key, v in values.items()}
+def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
+    pruned = {key: _without_empty(v) if isinstance(v, dict) else v for key, v in values.items()}
     return {key: value for key, value in pruned.items() if value not in (None, {}, [])}
 
 

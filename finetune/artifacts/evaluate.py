@@ -1,9 +1,7 @@
 """Score a finished run again, on any of its prepared splits."""
 
-from transformers import AutoTokenizer
-
 from finetune.artifacts.predict import check_finished
-from finetune.artifacts.save import load
+from finetune.artifacts.save import load, load_tokenizer
 from finetune.errors import UserError
 from finetune.plan import frozen
 from finetune.plan.run_folder import RunFolder
@@ -26,4 +24,4 @@ def evaluate(folder: RunFolder, split: str) -> dict[str, float]:
         raise UserError(
             f"the prepared rows of the run are gone; `finetune plan recipe={folder / 'config.yaml'}` makes them again"
         ) from None
-    return evaluation_of(plan, AutoTokenizer.from_pretrained(folder.model))(load(plan, folder.model), rows)
+    return evaluation_of(plan, load_tokenizer(plan, folder.model))(load(plan, folder.model), rows)

@@ -1,14 +1,13 @@
 """Answers from a finished run: texts or rows in, one JSON object each out."""
 
 import csv
+import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
-from finetune.artifacts.save import load
+from finetune.artifacts.save import load, load_tokenizer
 from finetune.errors import UserError
 from finetune.models.precision import autocast
 from finetune.plan import frozen
@@ -26,7 +25,7 @@ def answering(folder: RunFolder, options: dict[str, Any]) -> Answer:
     plan = frozen.read(folder)
     check_finished(folder)
     model = load(plan, folder.model).eval()
-    tokenizer = AutoTokenizer.from_pretrained(folder.model)
+    tokenizer = load_tokenizer(plan, folder.model)
     given = {"columns": plan.facts.get("columns", {}), "max_length": plan.max_length, **options}
 
     def answer(inputs: Sequence[Any]) -> Iterator[dict[str, Any]]:
@@ -60,9 +59,12 @@ def read_inputs(file: Path) -> list[Any]:
     except UnicodeDecodeError as error:
         raise UserError(f"--input {file} is not UTF-8: {error}") from None
     if file.suffix == ".csv":
-        return list(csv.DictReader(text.splitlines()))
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    return [_json(file, *line) for line in lines] if file.suffix == ".jsonl" else [line for _, line in lines]
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    if file.suffix not in (".jsonl", ".txt", ""):
+        raise UserError(f"--input {file}: rows are read from .jsonl and .csv files, texts from .txt files")
+    # Not splitlines: a text may hold the separators of Unicode.
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    return [_json(file, *line) for line in lines] if file.suffix == ".jsonl" else [line.strip() for _, line in lines]
 
 
 def _json(file: Path, number: int, line: str) -> Any:

@@ -8,7 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune.config import options
 from finetune.models import adapter, quantization
@@ -45,7 +45,9 @@ def load(plan: Plan, folder: Path) -> Any:
     """The artifact, loaded by plain library calls on this process's device."""
     auto = options.resolve(plan.config.task.model_class)
     if not (folder / "adapter_config.json").is_file():
-        return auto.from_pretrained(folder, dtype="auto").to(device())
+        attention, trust = plan.config.model.attn_implementation, plan.config.model.trust_remote_code
+        whole = auto.from_pretrained(folder, dtype="auto", attn_implementation=attention, trust_remote_code=trust)
+        return whole.to(device())
     loaded = adapter.load(_base(plan, folder, auto), str(folder))
     return loaded.to(device()) if plan.config.quantization["method"] == quantization.NONE else loaded
 
@@ -55,8 +57,8 @@ def _base(plan: Plan, folder: Path, auto: Any) -> PreTrainedModel:
     base: PreTrainedModel = auto.from_pretrained(
         plan.source.path,
         revision=plan.source.revision,
-        config=AutoConfig.from_pretrained(folder / BASE_CONFIG),
-        dtype=DTYPES.get(plan.config.model.dtype, "auto"),
+        config=AutoConfig.from_pretrained(folder / BASE_CONFIG, trust_remote_code=plan.config.model.trust_remote_code),
+        dtype=DTYPES.get(plan.precision.frozen, "auto"),
         attn_implementation=plan.config.model.attn_implementation,
         trust_remote_code=plan.config.model.trust_remote_code,
         quantization_config=quantizer,
@@ -64,3 +66,10 @@ def _base(plan: Plan, folder: Path, auto: Any) -> PreTrainedModel:
     )
     quantization.keep_differentiable(base)
     return base if not quantizer else adapter.prepare_quantized(base, checkpointing=False)
+
+
+def load_tokenizer(plan: Plan, folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer as it was saved."""
+    trust = plan.config.model.trust_remote_code
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
+    return tokenizer

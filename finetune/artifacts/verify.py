@@ -4,6 +4,7 @@ Run as `python -m finetune.artifacts.verify RUN`. Compared are logits on probe r
 tokenizer, the labels, and the scores on validation rows; an adapter must also differ from its base.
 """
 
+import gc
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -13,9 +14,9 @@ from typing import Any
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from finetune.artifacts.save import load
+from finetune.artifacts.save import load, load_tokenizer
 from finetune.errors import FinetuneError
 from finetune.models import adapter
 from finetune.models.precision import autocast
@@ -62,6 +63,7 @@ def run(folder: RunFolder) -> list[Finding]:
         VerificationError: a comparison failed; the findings are in verification.json.
     """
     (folder / "verification.json").unlink(missing_ok=True)
+    _make_room()
     outcome = subprocess.run([sys.executable, "-m", __name__, str(folder.path)], capture_output=True, text=True)
     found = folder.read("verification.json")
     if found is None:
@@ -73,11 +75,18 @@ def run(folder: RunFolder) -> list[Finding]:
     return findings
 
 
+def _make_room() -> None:
+    """Give back what this process no longer needs: the other one loads a second copy beside it."""
+    gc.collect()
+    if torch.accelerator.is_available():
+        torch.accelerator.empty_cache()
+
+
 def compare(folder: RunFolder) -> list[Finding]:
     """Load the artifact and hold it against what was recorded."""
     plan = frozen.read(folder)
     model, recorded = load(plan, folder.model).eval(), folder.read("probe.json")
-    tokenizer = AutoTokenizer.from_pretrained(folder.model)
+    tokenizer = load_tokenizer(plan, folder.model)
     findings = [
         _same_logits(plan, model, folder),
         *_adapter_works(plan, model, folder),

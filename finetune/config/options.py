@@ -20,7 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-FORMAT = 3
+FORMAT = 4
 LIBRARIES = ("transformers", "trl", "peft", "accelerate", "torch", "pydantic")
 
 
@@ -163,6 +163,10 @@ def _choices_win(schema: dict[str, Any]) -> dict[str, Any]:
     branches = schema.get("anyOf", [])
     definitions = schema.get("$defs", {})
     resolved = [definitions.get(str(branch.get("$ref", "")).rpartition("/")[2], branch) for branch in branches]
-    if any("enum" in branch for branch in resolved):
-        schema["anyOf"] = [branch for branch in branches if branch.get("type") != "string"]
+    words = [str(word) for branch in resolved for word in branch.get("enum", [])]
+    # PEFT writes a pattern as one of the words: `pissa_niter_[number of iters]`.
+    if words and not any("[" in word for word in words):
+        schema["anyOf"] = [branch for branch in branches if branch.get("type") != "string" or "enum" in branch]
+    elif words:
+        schema["anyOf"] = [*branches, {"type": "string"}]
     return schema

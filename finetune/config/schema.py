@@ -78,7 +78,9 @@ class ModelConfig:
     path: Text
     """Hub id, folder, or `package://name/folder` for weights inside an installed package."""
     fallback_path: str | None = None
-    """Taken, and said, when `path` is a Hub id that cannot be reached. May be a GGUF file."""
+    """Taken, and said, when `path` is a Hub id and the Hub cannot be reached. May be a GGUF file."""
+    fallback_for: str | None = None
+    """The `path` that the fallback stands for; any other path has none."""
     base_id: str | None = None
     """The Hub id of the same weights, written into a published adapter when `path` is not one itself."""
     revision: str | None = None
@@ -128,7 +130,7 @@ class EvaluationConfig:
     baseline: bool = True
     """Score the untouched model on the same rows first."""
     batch_size: Positive | None = None
-    """None takes `trainer.per_device_eval_batch_size`."""
+    """None takes `trainer.per_device_eval_batch_size`, else the size of training."""
     generation: GenerationConfig = field(default_factory=GenerationConfig)
 
 
@@ -138,7 +140,7 @@ class TrackingConfig:
 
     __pydantic_config__: ClassVar[Any] = Closed
 
-    report_to: list[str] = field(default_factory=list)
+    report_to: list[Literal["wandb", "trackio", "tensorboard"]] = field(default_factory=list)
     project: str = "finetune"
     online: bool = False
     """Where the tracker can stay on this machine, it does unless this is set."""

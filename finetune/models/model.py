@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
 from finetune.config.options import resolve
 from finetune.config.schema import ModelConfig
 from finetune.config.suggest import did_you_mean
 from finetune.config.task import Facts, Task
-from finetune.errors import UserError
+from finetune.errors import MachineError, UserError
 from finetune.models import quantization as quantizers
 from finetune.models.precision import DTYPES, device
 from finetune.models.source import Source
@@ -42,15 +43,22 @@ def config(model: ModelConfig, source: Source, task: Task, facts: Facts) -> Pret
             f"model.path={model.path}: no model config can be read there: {str(error).splitlines()[0]}"
         ) from None
     for name, value in model.config.items():
-        if not hasattr(found, name):
+        if name not in found.to_dict():
             hint = did_you_mean(name, found.to_dict())
             raise UserError(f"model.config.{name}: {found.model_type} has no such value. {hint}".rstrip())
-        setattr(found, name, value)
+        _set(found, name, value)
     found.update(task.model_kwargs(facts))
     return found
 
 
-def skeleton(config: PretrainedConfig, task: Task) -> PreTrainedModel:
+def _set(config: PretrainedConfig, name: str, value: Any) -> None:
+    try:
+        setattr(config, name, value)
+    except (StrictDataclassError, TypeError, ValueError) as error:
+        raise UserError(f"model.config.{name}={value}: {str(error).splitlines()[-1].strip()}") from None
+
+
+def skeleton(config: PretrainedConfig, task: Task, trust_remote_code: bool = False) -> PreTrainedModel:
     """The architecture on the meta device: names and shapes, no memory.
 
     Raises:
@@ -58,7 +66,7 @@ def skeleton(config: PretrainedConfig, task: Task) -> PreTrainedModel:
     """
     try:
         with torch.device("meta"):
-            bare: PreTrainedModel = resolve(task.model_class).from_config(config)
+            bare: PreTrainedModel = resolve(task.model_class).from_config(config, trust_remote_code=trust_remote_code)
             return bare
     except ValueError:
         kind = task.model_class.rpartition(".")[2]
@@ -75,17 +83,22 @@ def load(
     Args:
         dtype: fp32, bf16, fp16, or auto for what the checkpoint stores.
     """
-    base, info = resolve(task.model_class).from_pretrained(
-        source.path,
-        revision=source.revision,
-        config=config,
-        dtype=DTYPES.get(dtype, "auto"),
-        attn_implementation=model.attn_implementation,
-        trust_remote_code=model.trust_remote_code,
-        quantization_config=quantization,
-        device_map={"": device()} if quantization else None,
-        output_loading_info=True,
-    )
+    try:
+        base, info = resolve(task.model_class).from_pretrained(
+            source.path,
+            revision=source.revision,
+            config=config,
+            dtype=DTYPES.get(dtype, "auto"),
+            attn_implementation=model.attn_implementation,
+            trust_remote_code=model.trust_remote_code,
+            quantization_config=quantization,
+            device_map={"": device()} if quantization else None,
+            output_loading_info=True,
+        )
+    except OSError as error:
+        raise UserError(f"model.path={model.path}: its weights cannot be read: {str(error).splitlines()[0]}") from None
+    except ImportError as error:
+        raise MachineError(f"model.path={model.path}: {str(error).splitlines()[0]}") from None
     quantizers.keep_differentiable(base)
     fresh = fresh_modules(base, info["missing_keys"])
     if fresh:

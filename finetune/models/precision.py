@@ -18,6 +18,8 @@ class Precision:
     compute: str
     trainable: str
     reason: str
+    frozen: str = "auto"
+    """Of weights that are not trained; auto is what the checkpoint stores."""
 
 
 def device() -> torch.device:
@@ -29,8 +31,11 @@ def device() -> torch.device:
     )
 
 
-def resolve(config: PrecisionConfig) -> Precision:
+def resolve(config: PrecisionConfig, stored: str = "auto") -> Precision:
     """Decide the dtypes on this machine.
+
+    Args:
+        stored: `model.dtype`, the dtype that frozen weights are asked to be in.
 
     Raises:
         UserError: fp16 was asked for on a processor, which has no fast fp16 and no loss scaling.
@@ -39,10 +44,16 @@ def resolve(config: PrecisionConfig) -> Precision:
     if config.compute == "fp16" and kind == "cpu":
         raise UserError("precision=fp16 needs a GPU; on a processor write precision=auto, bf16 or fp32")
     if config.compute != "auto":
-        return Precision(config.compute, config.trainable, "as configured")
+        return Precision(config.compute, config.trainable, "as configured", _frozen(config.compute, stored))
     native = _multiplies_bf16(kind)
     reason = f"this {kind} {'multiplies bf16 natively' if native else 'has no native bf16'}"
-    return Precision("bf16" if native else "fp32", config.trainable, reason)
+    compute = "bf16" if native else "fp32"
+    return Precision(compute, config.trainable, reason, _frozen(compute, stored))
+
+
+def _frozen(compute: str, stored: str) -> str:
+    """Products in fp32 are of fp32 weights: without autocast, a fresh fp32 head meets nothing else."""
+    return "fp32" if compute == "fp32" and stored == "auto" else stored
 
 
 def _multiplies_bf16(kind: str) -> bool:

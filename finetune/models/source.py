@@ -27,6 +27,7 @@ from finetune.errors import MachineError, UserError
 
 PACKAGE = "package://"
 TIMEOUT = 10
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 log = logging.getLogger(__name__)
 
 
@@ -38,11 +39,6 @@ class Source:
     revision: str | None = None
     is_fallback: bool = False
 
-    @property
-    def is_local(self) -> bool:
-        """Whether the weights lie in a folder of this machine."""
-        return Path(self.path).is_dir()
-
 
 def resolve(model: ModelConfig) -> Source:
     """Find the weights.
@@ -51,7 +47,8 @@ def resolve(model: ModelConfig) -> Source:
         UserError: they are not there, or are not the ones `sha256` names.
         MachineError: the package that carries them is not installed.
     """
-    source = _resolve(model.path, model.revision, model.fallback_path)
+    fallback = model.fallback_path if model.fallback_for in (None, model.path) else None
+    source = _resolve(model.path, model.revision, fallback)
     if model.sha256 and not source.is_fallback:
         _check(source, model.sha256)
     return source
@@ -61,21 +58,25 @@ def hub_id(model: ModelConfig) -> str | None:
     """The Hub id of the weights, or None where they have none."""
     if model.base_id:
         return model.base_id
-    is_hub = "://" not in model.path and not Path(model.path).expanduser().exists()
-    return model.path if is_hub else None
+    is_folder = "://" in model.path or model.path.startswith((".", "/", "~")) or Path(model.path).exists()
+    return None if is_folder else model.path
 
 
 def _resolve(path: str, revision: str | None, fallback: str | None) -> Source:
-    local = _local(path)
-    if local:
+    if local := _local(path):
         return Source(str(local))
-    reason = _unreachable(path, revision)
-    if isinstance(reason, Source):
-        return reason
-    if fallback is None:
-        raise UserError(f"model.path={path}: {reason}. Write a folder, or a Hub id that can be reached.")
-    log.warning("model.path=%s: %s; model.fallback_path=%s is used instead", path, reason, fallback)
-    return Source(str(_local(fallback) or fallback), is_fallback=True)
+    try:
+        return _on_hub(path, revision)
+    except _UnreachableError as error:
+        if fallback is None:
+            raise UserError(f"model.path={path}: {error}. Write a folder, or a Hub id that can be reached.") from None
+        log.warning("model.path=%s: %s; model.fallback_path=%s is used instead", path, error, fallback)
+    local = _local(fallback)
+    return Source(str(local), is_fallback=True) if local else _on_hub(fallback, None)
+
+
+class _UnreachableError(Exception):
+    """The Hub does not answer, which says nothing about the repository."""
 
 
 def _local(path: str) -> Path | None:
@@ -111,22 +112,28 @@ def _from_gguf(file: Path) -> Path:
     return converted(file, cache_folder() / "models")
 
 
-def _unreachable(path: str, revision: str | None) -> Source | str:
-    """The Hub repository at one commit, or why it cannot be had."""
+def _on_hub(path: str, revision: str | None) -> Source:
+    """The Hub repository at one commit.
+
+    Raises:
+        UserError: there is no such repository or revision, or this user may not read it.
+        _UnreachableError: the Hub does not answer, and the cache does not hold the weights.
+    """
     try:
         return Source(path, HfApi().model_info(path, revision=revision, timeout=TIMEOUT).sha)
     except HFValidationError:
-        return "it is neither a folder nor a Hub id"
+        reason = "it is neither a folder nor a Hub id"
     except GatedRepoError:
-        return "access has to be granted on its Hub page first"
+        reason = "access has to be granted on its Hub page first"
     except RevisionNotFoundError:
-        return f"the Hub repository has no revision {revision}"
+        reason = f"the Hub repository has no revision {revision}"
     except RepositoryNotFoundError:
-        return "it is not a folder here, and the Hub has no such repository (or it needs a token: hf auth login)"
+        reason = "it is not a folder here, and the Hub has no such repository (or it needs a token: hf auth login)"
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HTTPError, OSError) as error:
-        return (
-            _from_cache(path, revision) or f"it is not a folder here, and the Hub cannot be reached ({_kind(error)})"
-        )
+        if cached := _from_cache(path, revision):
+            return cached
+        raise _UnreachableError(f"it is not a folder here, and the Hub cannot be reached ({_kind(error)})") from None
+    raise UserError(f"model.path={path}: {reason}. Write a folder, or a Hub id that can be reached.")
 
 
 def _kind(error: Exception) -> str:
@@ -134,9 +141,12 @@ def _kind(error: Exception) -> str:
 
 
 def _from_cache(path: str, revision: str | None) -> Source | None:
-    """The snapshot in the Hub cache, where the config at least was fetched before."""
+    """The snapshot in the Hub cache, where config and weights were fetched before."""
     found = try_to_load_from_cache(path, "config.json", revision=revision)
-    return Source(path, Path(found).parent.name) if isinstance(found, str) else None
+    weights = (try_to_load_from_cache(path, name, revision=revision) for name in WEIGHTS)
+    if not isinstance(found, str) or not any(isinstance(file, str) for file in weights):
+        return None
+    return Source(path, Path(found).parent.name)
 
 
 def _check(source: Source, expected: str) -> None:

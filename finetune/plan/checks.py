@@ -4,6 +4,8 @@ import importlib.util
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import get_token
@@ -34,6 +36,8 @@ def early(config: Config) -> Iterator[Check]:
     check_writable(config.output_dir)
     yield Check("output folder", f"{config.output_dir} can be written")
     quantization.check_installed(config.quantization)
+    _check_trainable(config)
+    _check_resume(config.trainer.get("resume_from_checkpoint"))
     yield Check("quantization", str(config.quantization["method"]))
     yield Check("tracking", _tracking(config))
     yield Check("publishing", _publishing(config))
@@ -55,10 +59,23 @@ def _processes() -> str:
     if environment.ranks() > 1:
         raise UserError(
             f"WORLD_SIZE={environment.ranks()}: this version trains in one process. Start it with `finetune train`, "
-            "not with torchrun, accelerate launch or srun"
+            "not with torchrun or accelerate launch"
         )
     idle = max(0, torch.cuda.device_count() - 1)
     return f"1; {idle} more GPUs stay idle" if idle else "1"
+
+
+def _check_trainable(config: Config) -> None:
+    if config.quantization["method"] != quantization.NONE and config.adapter["method"] == adapter.FULL:
+        raise UserError("a quantized base is frozen, so adapter=full would train nothing of it: write adapter=qlora")
+
+
+def _check_resume(checkpoint: Any) -> None:
+    if checkpoint and not (Path(str(checkpoint)) / "trainer_state.json").is_file():
+        raise UserError(
+            f"trainer.resume_from_checkpoint={checkpoint}: there is no checkpoint. Write its folder: "
+            "RUN/checkpoints/checkpoint-N"
+        )
 
 
 def _tracking(config: Config) -> str:

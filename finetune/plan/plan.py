@@ -53,7 +53,7 @@ def make(config: Config, prepared: Prepared, early: list[Check]) -> Plan:
     Raises:
         UserError: something cannot work as configured.
     """
-    chosen = precision.resolve(config.precision)
+    chosen = precision.resolve(config.precision, config.model.dtype)
     sizes = _batches(config, prepared)
     return Plan(
         config=config,
@@ -133,7 +133,7 @@ def _checkpointing(config: Config) -> dict[str, Any]:
 
 def _summary(config: Config, prepared: Prepared) -> ModelSummary:
     """Count on a skeleton: names and shapes without weights."""
-    bare = model.skeleton(prepared.model_config, config.task)
+    bare = model.skeleton(prepared.model_config, config.task, config.model.trust_remote_code)
     total = sum(parameter.numel() for parameter in bare.parameters())
     name = type(bare).__name__
     adapted = adapter.apply(bare, config.adapter, config.task.peft_type, ())

@@ -51,8 +51,10 @@ def train(plan: Plan, folder: RunFolder) -> Trained:
     with _tracking(plan, folder):
         trainer = assemble(plan, adapted, words, rows, evaluation, str(folder / "checkpoints"))
         adapter.cast_trainable(adapted, DTYPES[plan.precision.trainable])
-        add_callbacks(trainer, [MetricsFile(folder / "metrics.jsonl"), Heartbeat(), FiniteLoss(), MovingRanks()])
-        result = trainer.train(resume_from_checkpoint=plan.config.trainer.get("resume_from_checkpoint"))
+        heartbeat = Heartbeat()
+        add_callbacks(trainer, [MetricsFile(folder / "metrics.jsonl"), heartbeat, FiniteLoss(), MovingRanks()])
+        with heartbeat:
+            result = trainer.train(resume_from_checkpoint=plan.config.trainer.get("resume_from_checkpoint"))
 
     trained = trainer.accelerator.unwrap_model(trainer.model)
     scores = evaluation(trained, rows["validation"])
@@ -72,7 +74,7 @@ def load_tokenizer(plan: Plan) -> PreTrainedTokenizerBase:
 def evaluation_of(plan: Plan, words: PreTrainedTokenizerBase) -> Evaluation:
     """How this run scores a model."""
     config = plan.config
-    size = config.evaluation.batch_size or plan.arguments.get("per_device_eval_batch_size", 8)
+    size = config.evaluation.batch_size or plan.arguments.get("per_device_eval_batch_size", plan.batches.per_device)
     names = config.evaluation.metrics or config.task.metrics(plan.facts)
     return Evaluation(config.task, plan.facts, config.task.collator(words), plan.precision.compute, size, tuple(names))
 
@@ -83,7 +85,7 @@ def load_base(plan: Plan) -> Loaded:
     architecture = model.config(config.model, plan.source, config.task, plan.facts)
     quantizer = quantization.config(config.quantization, plan.precision)
     whole = config.adapter["method"] == adapter.FULL
-    dtype = plan.precision.trainable if whole else config.model.dtype
+    dtype = plan.precision.trainable if whole else plan.precision.frozen
     return model.load(config.model, plan.source, architecture, config.task, dtype, quantizer)
 
 
