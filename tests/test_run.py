@@ -15,6 +15,7 @@ from tiny_runs import (
     bert,
     chat,
     classify,
+    config,
     copy_of,
     data,
     finetune,
@@ -24,10 +25,11 @@ from tiny_runs import (
     trained,
     worked,
 )
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from finetune import worker
+from finetune import run, worker
 from finetune.artifacts import card, evaluate, verify
+from finetune.errors import UserError
 from finetune.plan import frozen
 
 QUICK = ("trainer.max_steps=4", "trainer.save_strategy='no'", "evaluation.baseline=false")
@@ -363,3 +365,31 @@ def test_the_scores_of_a_row_without_padding_are_the_models_own():
             right += int(model(**tokenizer(text, return_tensors="pt")).logits.argmax()) == at % 3
     assert folder.read("evaluation.json")["scores"]["accuracy"] == right / 12
     assert plan.report["validation"]["kept"] == 12
+
+
+def test_a_run_that_asks_for_other_metrics_than_the_task_s_own_is_scored_by_its_loss(tmp_path):
+    found = worked(classify("evaluation.metrics=[f1]", "trainer.max_steps=2"), tmp_path)
+    outcome = found.read("evaluation.json")
+    assert outcome["score"] == ["loss", False]
+    assert set(outcome["scores"]) == {"loss", "f1"}
+
+
+def test_a_bf16_base_with_a_fresh_head_trains_and_reloads_where_products_are_fp32(tmp_path):
+    AutoModel.from_pretrained(bert()).to(torch.bfloat16).save_pretrained(tmp_path / "base")
+    AutoTokenizer.from_pretrained(bert()).save_pretrained(tmp_path / "base")
+    found = worked(
+        classify(*CLASSIFY_LORA, f"model.path={tmp_path / 'base'}", "trainer.max_steps=2"), tmp_path / "runs"
+    )
+    assert all(finding.passed for finding in verify.compare(found))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("quantization=bnb_4bit",), "a quantized base is frozen"),
+        (("trainer.resume_from_checkpoint=nowhere",), "there is no checkpoint"),
+    ],
+)
+def test_what_could_only_fail_later_is_refused_before_data_is_touched(overrides, said):
+    with pytest.raises(UserError, match=said):
+        run.planned(config(chat(*overrides)))

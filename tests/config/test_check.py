@@ -331,3 +331,8 @@ def refused(composed, key, wrong):
     with pytest.raises(ConfigError) as caught:
         check(replace(composed, values=values))
     return str(caught.value)
+
+
+@pytest.mark.parametrize("word", ["pissa", "pissa_niter_16", "true", "eva"])
+def test_an_option_that_takes_words_or_a_switch_takes_both(config, word):
+    config("adapter=lora", f"adapter.init_lora_weights={word}")

@@ -139,3 +139,10 @@ def test_the_hub_id_of_a_base(config, expected):
 
 def test_a_folder_has_no_hub_id():
     assert hub_id(ModelConfig(path=str(bert()))) is None
+
+
+def test_a_fallback_stands_for_its_own_path_only(caplog):
+    preset = {"fallback_path": str(bert()), "fallback_for": "me/absent-model"}
+    assert found("me/absent-model", **preset).is_fallback
+    with pytest.raises(UserError, match="me/another-model"):
+        found("me/another-model", **preset)
