@@ -213,6 +213,8 @@ def _publish(options: argparse.Namespace) -> None:
 def _recipes(options: argparse.Namespace) -> None:
     from finetune.config import recipes
 
+    if options.action == "list" and options.name:
+        raise UserError(f"finetune recipes list takes no name; finetune recipes show {options.name} prints one")
     if options.action == "list":
         width = max(map(len, recipes.names()))
         for name in recipes.names():

@@ -185,5 +185,5 @@ def worked(arguments: Sequence[str], folder: Path) -> RunFolder:
 
 
 def copy_of(folder: RunFolder, target: Path) -> RunFolder:
-    """A run that a test may change."""
-    return RunFolder(Path(shutil.copytree(folder.path, target / folder.path.name)))
+    """A run that a test may change, below its own name: two runs may have begun in the same second."""
+    return RunFolder(Path(shutil.copytree(folder.path, target / folder.path.parent.name / folder.path.name)))

@@ -20,6 +20,7 @@ from finetune.config.schema import PublishConfig
 from finetune.errors import MachineError, UserError
 from finetune.models.source import hub_id
 from finetune.plan import frozen
+from finetune.plan.checks import check_publishable
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
 
@@ -64,8 +65,9 @@ def publish(folder: RunFolder, config: PublishConfig) -> str:
 def _upload(folder: RunFolder, plan: Plan, config: PublishConfig, repo_id: str) -> RepoUrl:
     api = HfApi()
     url = api.create_repo(repo_id, private=config.private, exist_ok=True)
-    if config.private and not api.model_info(url.repo_id).private:
-        raise UserError(f"{url.repo_id} exists and is public. Write --public, or another --repo-id")
+    if api.model_info(url.repo_id).private != config.private:
+        said = "public. Write --public" if config.private else "private. Leave --public out, make it public on the Hub"
+        raise UserError(f"{url.repo_id} exists and is {said}, or choose another --repo-id")
     with tempfile.TemporaryDirectory() as staged:
         stage(folder, plan, url.repo_id, Path(staged))
         api.upload_folder(repo_id=url.repo_id, folder_path=staged, commit_message=config.commit_message)
@@ -92,13 +94,7 @@ def check(folder: RunFolder, plan: Plan, config: PublishConfig) -> str:
         raise UserError(f"{folder.path} was not verified, so it is not published")
     if not config.repo_id:
         raise UserError("publish.repo_id must be set, for example publish.repo_id=me/my-model")
-    if not get_token():
-        raise MachineError("publishing needs a Hub token: run `hf auth login`, or set HF_TOKEN")
-    if (folder.model / "adapter_config.json").is_file() and hub_id(plan.config.model) is None:
-        raise UserError(
-            "the adapter's base is a folder of this machine, so nobody could load it. Write model.base_id=HUB/ID of "
-            "the same weights, or train with adapter=full"
-        )
+    check_publishable(plan.config)
     return config.repo_id
 
 

@@ -38,7 +38,7 @@ class DatasetConfig:
     format: Literal["auto", "csv", "json", "parquet", "arrow", "text"] = "auto"
     train_split: str = "train"
     validation_split: str | None = None
-    """None takes `validation` where it exists and cuts `validation_size` from train elsewhere."""
+    """None takes `validation`, `valid`, `val` or `dev`, and where there is none cuts `validation_size` from train."""
     test_split: str | None = None
     """Prepared where it is named, for `finetune evaluate RUN --split test`. Many Hub sets hide its labels."""
     validation_size: Annotated[Number, Field(gt=0, lt=1)] | Positive = 0.1

@@ -16,7 +16,7 @@ from finetune.config.suggest import did_you_mean
 from finetune.errors import UserError
 
 FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".arrow": "arrow", ".txt": "text"}
-VALIDATION_NAMES = ("validation", "valid", "dev")
+VALIDATION_NAMES = ("validation", "valid", "val", "dev")
 log = logging.getLogger(__name__)
 
 

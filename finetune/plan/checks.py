@@ -94,14 +94,24 @@ def _publishing(config: Config) -> str:
         validate_repo_id(config.publish.repo_id)
     except HFValidationError as error:
         raise UserError(f"publish.repo_id={config.publish.repo_id}: {error}") from None
+    check_publishable(config)
+    return f"{config.publish.repo_id}, {'private' if config.publish.private else 'public'}"
+
+
+def check_publishable(config: Config) -> None:
+    """Refuse what nobody could load, or what nobody is allowed to upload.
+
+    Raises:
+        UserError: an adapter whose base has no Hub id.
+        MachineError: there is no token.
+    """
     if config.adapter["method"] != adapter.FULL and hub_id(config.model) is None:
         raise UserError(
-            "publish=hub: the base of the adapter is a folder of this machine, so nobody could load it. "
-            "Write model.base_id=HUB/ID of the same weights, or train with adapter=full"
+            "the adapter's base is a folder of this machine, so nobody could load it. Write model.base_id=HUB/ID of "
+            "the same weights, or train with adapter=full"
         )
     if not get_token():
-        raise MachineError("publish=hub needs a Hub token: run `hf auth login`, or set HF_TOKEN")
-    return f"{config.publish.repo_id}, {'private' if config.publish.private else 'public'}"
+        raise MachineError("publishing needs a Hub token: run `hf auth login`, or set HF_TOKEN")
 
 
 def _metrics(config: Config) -> str:

@@ -91,7 +91,7 @@ class MovingRanks(TrainerCallback):
 
 
 class FiniteLoss(TrainerCallback):
-    """A loss or gradient that is not a finite number ends the run; nothing of it is saved or published."""
+    """A loss or gradient that is not a finite number ends the run; no model of it is saved or published."""
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
@@ -106,7 +106,7 @@ class FiniteLoss(TrainerCallback):
             if not math.isfinite(value) and not (name == "grad_norm" and args.fp16):
                 raise UserError(
                     f"{name} is {value} at step {state.global_step}. Lower trainer.learning_rate, or write "
-                    "precision=fp32. Nothing of this run is saved or published."
+                    "precision=fp32. No model of this run is saved or published; its checkpoints may hold the same."
                 )
 
 

@@ -50,6 +50,7 @@ def train(plan: Plan, folder: RunFolder) -> Trained:
     adapted = _adapted(plan, loaded)
     with _tracking(plan, folder):
         trainer = assemble(plan, adapted, words, rows, evaluation, str(folder / "checkpoints"))
+        # After the trainer is made: TRL casts the adapters of a quantized base to bf16.
         adapter.cast_trainable(adapted, DTYPES[plan.precision.trainable])
         heartbeat = Heartbeat()
         add_callbacks(trainer, [MetricsFile(folder / "metrics.jsonl"), heartbeat, FiniteLoss(), MovingRanks()])
@@ -75,7 +76,8 @@ def evaluation_of(plan: Plan, words: PreTrainedTokenizerBase) -> Evaluation:
     """How this run scores a model."""
     config = plan.config
     size = config.evaluation.batch_size or plan.arguments.get("per_device_eval_batch_size", plan.batches.per_device)
-    names = config.evaluation.metrics or config.task.metrics(plan.facts)
+    wanted = config.evaluation.metrics
+    names = config.task.metrics(plan.facts) if wanted is None else wanted
     return Evaluation(config.task, plan.facts, config.task.collator(words), plan.precision.compute, size, tuple(names))
 
 
@@ -97,13 +99,11 @@ def _baseline(plan: Plan, evaluation: Evaluation, base: Any, rows: Dataset) -> d
 
 
 def _adapted(plan: Plan, loaded: Loaded) -> Any:
-    """The model with its adapter, trained weights in their dtype."""
+    """The model with its adapter."""
     base = loaded.model
     if plan.config.quantization["method"] != quantization.NONE:
         base = adapter.prepare_quantized(base, checkpointing=bool(plan.arguments.get("activation_checkpointing")))
-    adapted = adapter.apply(base, plan.config.adapter, plan.config.task.peft_type, loaded.fresh)
-    adapter.cast_trainable(adapted, DTYPES[plan.precision.trainable])
-    return adapted
+    return adapter.apply(base, plan.config.adapter, plan.config.task.peft_type, loaded.fresh)
 
 
 @contextmanager
