@@ -17,8 +17,8 @@ from rich.table import Table
 
 from finetune.artifacts import publish as publishing
 from finetune.artifacts.predict import Answer, answering, read_inputs
-from finetune.data.encoding import IGNORED
 from finetune.data.prepare import Prepared
+from finetune.data.shards import IGNORED
 from finetune.doctor import Finding
 from finetune.errors import MachineError, UserError
 from finetune.plan import frozen

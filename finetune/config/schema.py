@@ -24,13 +24,61 @@ DType = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 @dataclass(kw_only=True)
+class SourceConfig:
+    """One of several sources of a data set; keys that are left out are those of the data set."""
+
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    path: Text
+    """Hub id, file, folder, or `recipes://…`."""
+    label: Text | None = None
+    """What the source is called in reports and metrics; None takes the last part of its path."""
+    name: str | None = None
+    """The Hub data set's configuration."""
+    revision: str | None = None
+    data_files: str | list[str] | dict[str, str | list[str]] | None = None
+    format: Literal["auto", "csv", "json", "parquet", "arrow", "text"] | None = None
+    train_split: str | None = None
+    validation_split: str | None = None
+    test_split: str | None = None
+    validation_size: Annotated[Number, Field(gt=0, lt=1)] | Positive | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    limit: Positive | None = None
+    weight: Annotated[Number, Field(gt=0)] | None = None
+    """Its share of the mixture, beside the weights of the others; written for every source or for none."""
+    samples: Positive | None = None
+    """Rows of it that an epoch takes, again from the beginning where it has fewer."""
+    tokens: Positive | None = None
+    """Tokens of it that an epoch takes."""
+    epochs: Annotated[Number, Field(gt=0)] | None = None
+    """How often an epoch takes each of its rows."""
+
+
+@dataclass(kw_only=True)
+class MixtureConfig:
+    """How weights of sources become rows."""
+
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    weigh: Literal["samples", "tokens"] = "samples"
+    """What a weight is a share of."""
+    temperature: Annotated[Number, Field(gt=0)] | None = None
+    """Shares are weights to the power of 1/temperature; where no weights are written, they are the sizes."""
+    stopping_strategy: Literal["first_exhausted", "all_exhausted"] = "first_exhausted"
+    """An epoch ends when the first source is used up, or when all are; smaller ones then begin again."""
+
+
+@dataclass(kw_only=True)
 class DatasetConfig:
     """Where rows come from, which splits they make, and which columns matter."""
 
     __pydantic_config__: ClassVar[Any] = Closed
 
-    path: Text
+    path: Text | None = None
     """Hub id, file, folder, or `recipes://…` for data that ships with the recipes."""
+    sources: list[SourceConfig] = field(default_factory=list)
+    """Several sources instead of one `path`."""
+    mixture: MixtureConfig = field(default_factory=MixtureConfig)
     name: str | None = None
     """The Hub data set's configuration."""
     revision: str | None = None
@@ -51,6 +99,16 @@ class DatasetConfig:
     """At most this many rows of each split, the first ones."""
     max_dropped: Share = 0.01
     """The largest share of a split that may be dropped."""
+
+
+@dataclass(kw_only=True)
+class PackingConfig:
+    """How rows of train are put together into rows of `tokenizer.max_length` tokens; none sees another."""
+
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    strategy: Literal["none", "best_fit", "sequential", "wrapped"] = "none"
+    """best_fit fills rows best; sequential keeps the order; wrapped cuts plain text where a row is full."""
 
 
 @dataclass(kw_only=True)
@@ -175,6 +233,7 @@ class Config:
     evaluation: EvaluationConfig
     tracking: TrackingConfig
     publish: PublishConfig
+    packing: PackingConfig = field(default_factory=PackingConfig)
     global_batch_size: Positive | None = None
     """Rows per optimizer step over all devices. None takes per-device size x devices x accumulation."""
     seed: Whole = 42

@@ -13,14 +13,13 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, cast
 
-from datasets import Dataset
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from finetune.config.task import RowError
 from finetune.data.conversations import Message
-from finetune.data.encoding import IGNORED
+from finetune.data.shards import IGNORED
 from finetune.errors import UserError
 
 SENTINEL = "finetune"
@@ -81,11 +80,6 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prom
         return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt))
     except (TemplateError, TypeError) as error:
         raise RowError(f"the chat template refuses the conversation: {error}") from None
-
-
-def count_trained(rows: Dataset) -> int:
-    """Tokens that carry a label, over all rows."""
-    return sum(len(labels) - labels.count(IGNORED) for labels in rows["labels"]) if len(rows) else 0
 
 
 def has_markers(tokenizer: PreTrainedTokenizerBase) -> bool:

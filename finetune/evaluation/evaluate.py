@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 
 from finetune.config.task import Facts, Task
+from finetune.data.rows import Rows
 from finetune.errors import UserError
 from finetune.evaluation import metrics
 from finetune.models.adapter import scored
@@ -32,7 +32,7 @@ class Evaluation:
     names: tuple[str, ...]
     """The metrics."""
 
-    def __call__(self, model: Any, rows: Dataset) -> dict[str, float]:
+    def __call__(self, model: Any, rows: Rows) -> dict[str, float]:
         """Scores of a model on prepared rows.
 
         Raises:
@@ -51,7 +51,7 @@ class Evaluation:
         return self.task.summarize(scores)
 
     @torch.no_grad()
-    def _scores(self, model: Any, rows: Dataset) -> dict[str, float]:
+    def _scores(self, model: Any, rows: Rows) -> dict[str, float]:
         total, items = 0.0, 0
         predictions, references = [], []
         for batch in self._batches(rows, model.device):
@@ -65,12 +65,11 @@ class Evaluation:
         found = metrics.compute(self.names, _joined(predictions), _joined(references))
         return {"loss": total / max(items, 1), **found}
 
-    def _batches(self, rows: Dataset, device: torch.device) -> Iterator[dict[str, Any]]:
+    def _batches(self, rows: Rows, device: torch.device) -> Iterator[dict[str, Any]]:
         """Longest rows first: little padding, and what does not fit in memory fails at once."""
-        lengths = np.array([len(ids) for ids in rows["input_ids"]])
-        order = np.argsort(-lengths, kind="stable")
+        order = np.argsort(-rows.lengths, kind="stable")
         for start in range(0, len(order), self.batch_size):
-            batch = self.collate([rows[int(at)] for at in order[start : start + self.batch_size]])
+            batch = self.collate(rows.__getitems__(order[start : start + self.batch_size].tolist()))
             yield {name: value.to(device) for name, value in batch.items()}
 
 

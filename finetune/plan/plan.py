@@ -92,7 +92,7 @@ def _batches(config: Config, prepared: Prepared) -> Batches:
     wanted = config.trainer.get("gradient_accumulation_steps")
     accumulation = batches.accumulation(config.global_batch_size, per_device, ranks, wanted)
     schedule = Schedule(given["num_train_epochs"], int(given["max_steps"]), float(given["warmup_steps"] or 0))
-    return batches.batches(prepared.report["train"]["kept"], ranks, per_device, accumulation, schedule)
+    return batches.batches(prepared.report["train"]["rows"], ranks, per_device, accumulation, schedule)
 
 
 def _defaults(config: Config) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.task import Encoded, Facts, RowError, Task
+from finetune.config.task import Encoder, Facts, RowError, Task
 from finetune.data import classes
 from finetune.data.classes import MULTI, REGRESSION, SINGLE
 from finetune.errors import UserError
@@ -46,9 +46,12 @@ class SequenceClassification(Task):
         found = _columns(train.column_names, columns)
         return {"columns": found, **classes.describe(train, found["label"], self.problem_type)}
 
-    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoded:
+    def join(self, facts: Sequence[Facts]) -> list[Facts]:
+        """The labels of all sources, in one order."""
+        return classes.join(facts)
+
+    def encoder(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoder:
         """Token ids and the label's id, ids or value."""
-        from finetune.data import encoding
         from finetune.data.columns import check
 
         columns = facts["columns"]
@@ -67,7 +70,8 @@ class SequenceClassification(Task):
                 {**{name: encoded[name][at] for name in names}, "labels": label} for at, (_, label) in enumerate(items)
             ]
 
-        return encoding.encode(rows, read, tokenize, encoding.Limit(max_length, self.overlong))
+        cut = max_length if self.overlong == "truncate" else None
+        return Encoder(read, tokenize, overlong=self.overlong, cut=cut)
 
     def model_kwargs(self, facts: Facts) -> dict[str, Any]:
         """Number, names and kind of the labels."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.task import Encoded, Facts, RowError, Task
+from finetune.config.task import Encoder, Facts, RowError, Task
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class SFT(Task):
     name: str = "sft"
     mask: Literal["assistant", "last_turn", "all"] = "assistant"
     """What is trained: every assistant turn, the last one, or every token. Plain text is trained whole."""
-    overlong: Literal["drop", "truncate", "error"] = "drop"
+    overlong: Literal["drop", "truncate_prompt", "truncate_end", "split", "error"] = "drop"
     """What becomes of a row of more than `tokenizer.max_length` tokens. A truncated row gets no false end."""
 
     def describe(self, train: Dataset, columns: dict[str, str]) -> Facts:
@@ -50,9 +50,9 @@ class SFT(Task):
         layout, found = detect(train.column_names, columns)
         return {"layout": layout, "columns": found}
 
-    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoded:
-        """Token ids, and labels where the assistant speaks."""
-        from finetune.data import conversations, encoding, labels
+    def encoder(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoder:
+        """Token ids, and labels where the assistant speaks; whole, whatever the length."""
+        from finetune.data import conversations, labels
         from finetune.data.columns import check
 
         plain, layout, columns = facts["layout"] == "text", facts["layout"], facts["columns"]
@@ -63,13 +63,11 @@ class SFT(Task):
         def read(row: dict[str, Any], _: int) -> Any:
             return conversations.text(row, columns) if plain else conversations.read(row, layout, columns)
 
-        def tokenize(items: Sequence[Any], cut: int | None) -> list[dict[str, Any]]:
+        def tokenize(items: Sequence[Any], _: int | None) -> list[dict[str, Any]]:
             found = labels.label_text(items, tokenizer) if plain else labels.label(items, tokenizer, self.mask)
-            return [{"input_ids": row.input_ids[:cut], "labels": row.labels[:cut]} for row in found]
+            return [{"input_ids": row.input_ids, "labels": row.labels} for row in found]
 
-        encoded = encoding.encode(rows, read, tokenize, encoding.Limit(max_length, self.overlong))
-        encoded.account.note("trained tokens", labels.count_trained(encoded.rows))
-        return encoded
+        return Encoder(read, tokenize, labels="ids", overlong=self.overlong)
 
     def configure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Facts) -> None:
         """Generation stops at the token that was trained to end a turn."""

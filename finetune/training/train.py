@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_from_disk
 from transformers import PreTrainedTokenizerBase, set_seed
 
+from finetune.data import index
+from finetune.data.rows import Rows
 from finetune.evaluation.evaluate import Evaluation
 from finetune.models import adapter, model, quantization, tokenizer
 from finetune.models.model import Loaded
@@ -62,9 +63,9 @@ def train(plan: Plan, folder: RunFolder) -> Trained:
     return Trained(trained, words, baseline, scores, result.metrics["train_runtime"])
 
 
-def load_rows(plan: Plan, split: str) -> Dataset:
+def load_rows(plan: Plan, split: str) -> Rows:
     """The prepared rows of a split, memory-mapped."""
-    return load_from_disk(str(Path(plan.rows) / split))
+    return index.load(Path(plan.rows), split)
 
 
 def load_tokenizer(plan: Plan) -> PreTrainedTokenizerBase:
@@ -91,7 +92,7 @@ def load_base(plan: Plan) -> Loaded:
     return model.load(config.model, plan.source, architecture, config.task, dtype, quantizer)
 
 
-def _baseline(plan: Plan, evaluation: Evaluation, base: Any, rows: Dataset) -> dict[str, float] | None:
+def _baseline(plan: Plan, evaluation: Evaluation, base: Any, rows: Rows) -> dict[str, float] | None:
     if not plan.config.evaluation.baseline:
         return None
     log.info("scoring the untouched model on %d rows", len(rows))

@@ -7,14 +7,13 @@ from datasets import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from finetune.config.options import resolve
+from finetune.data.rows import Rows
 from finetune.plan.plan import Plan
 
-Score = Callable[[Any, Dataset], dict[str, float]]
+Score = Callable[[Any, Rows], dict[str, float]]
 
 
-def assemble(
-    plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Dataset], score: Score, checkpoints: str
-) -> Trainer:
+def assemble(plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Rows], score: Score, checkpoints: str) -> Trainer:
     """A trainer ready to run.
 
     Args:
@@ -26,14 +25,17 @@ def assemble(
     arguments = resolve(task.arguments_class)(output_dir=checkpoints, **plan.arguments)
     # One process trains on one GPU: where it sees several, the Trainer would wrap the model in DataParallel unasked.
     arguments._n_gpu = min(arguments.n_gpu, 1)
+    # TRL takes nothing but its own kind of data set, and looks at the first row; it never reads another one.
+    stand_in = Dataset.from_list([rows["train"][0]])
     trainer: Trainer = scored_by(score, resolve(task.trainer_class))(
         model=model,
         args=arguments,
-        train_dataset=rows["train"],
-        eval_dataset=rows["validation"],
+        train_dataset=stand_in,
+        eval_dataset=stand_in,
         processing_class=tokenizer,
         data_collator=task.collator(tokenizer),
     )
+    trainer.train_dataset, trainer.eval_dataset = rows["train"], rows["validation"]
     trainer.remove_callback(PrinterCallback)
     return trainer
 

@@ -1,7 +1,14 @@
 """The stage: every row of every split accounted for, kept under a key of what decided it, within the budget."""
 
+import hashlib
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import datasets
 import pytest
@@ -13,13 +20,16 @@ from finetune.config.schema import (
     DatasetConfig,
     EvaluationConfig,
     ModelConfig,
+    PackingConfig,
     PrecisionConfig,
     PublishConfig,
     TokenizerConfig,
     TrackingConfig,
 )
+from finetune.data import lengths, splits
 from finetune.data.prepare import prepare
 from finetune.errors import UserError
+from finetune.models import tokenizer
 from finetune.tasks.sequence_classification import SequenceClassification
 from finetune.tasks.sft import SFT
 
@@ -30,11 +40,12 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
 
 
-def config(task, model, data, tokenizer=None, **dataset):
+def config(task, model, data, tokenizer=None, packing=None, **dataset):
     return Config(
         task=task, model=ModelConfig(path=str(model)), dataset=DatasetConfig(path=str(data), **dataset),
         tokenizer=tokenizer or TokenizerConfig(), quantization={}, adapter={}, trainer={}, precision=PrecisionConfig(),
         evaluation=EvaluationConfig(), tracking=TrackingConfig(), publish=PublishConfig(),
+        packing=packing or PackingConfig(),
     )  # fmt: skip
 
 
@@ -91,12 +102,106 @@ def test_a_second_time_finds_the_first(data):
     assert len(list(first.folder.parent.iterdir())) == 1
 
 
-def test_the_same_rows_from_another_file_find_the_first(data, tmp_path):
+def test_the_same_files_in_another_folder_find_the_first(data, tmp_path):
     first = folder(SFT(), llama(), data)
-    Dataset.from_json(str(data / "train.jsonl")).to_parquet(tmp_path / "train.parquet")
-    Dataset.from_json(str(data / "validation.jsonl")).to_parquet(tmp_path / "validation.parquet")
-    files = {"train": "train.parquet", "validation": "validation.parquet"}
-    assert folder(SFT(), llama(), tmp_path, data_files=files) == first
+    shutil.copytree(data, tmp_path / "copy")
+    assert folder(SFT(), llama(), tmp_path / "copy") == first
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = sys.argv[1].split(',')
+from test_prepare import SFT, config, files_of
+from finetune.data.prepare import prepare
+prepared = prepare(config(SFT(), sys.argv[2], sys.argv[3]))
+print(prepared.folder.name, files_of(prepared.folder.parent.parent))
+"""
+
+
+def files_of(store):
+    """The bytes of every file of a store, as one hash."""
+    digest = hashlib.sha256()
+    for file in sorted(
+        file for kind in ("prepared", "shards") for file in (store / kind).rglob("*") if file.is_file()
+    ):
+        digest.update(str(file.relative_to(store)).encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def test_another_process_with_an_empty_store_makes_the_same_bytes(data, tmp_path):
+    found = folder(SFT(), llama(), data)
+    copy = shutil.copytree(data, tmp_path / "copy")
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "other"), "PYTHONHASHSEED": "7"}
+    command = [
+        sys.executable,
+        "-c",
+        SCRIPT,
+        ",".join(str(folder) for folder in Path(__file__).parents[:2]),
+        str(llama()),
+        str(copy),
+    ]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    assert output.split() == [found.name, files_of(found.parent.parent)]
+
+
+def test_a_second_start_reads_no_row_and_no_tokenizer(data, monkeypatch):
+    made = config(SFT(), llama(), data)
+    first = prepare(made)
+    monkeypatch.setattr(splits, "load", None)
+    monkeypatch.setattr(tokenizer, "load", None)
+    second = prepare(made)
+    assert (second.folder, second.report, second.facts) == (first.folder, first.report, first.facts)
+
+
+def shards(prepared):
+    return {file: file.stat().st_mtime_ns for file in (prepared.parent.parent / "shards").rglob("*.bin")}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tokenizer": TokenizerConfig(max_length=100)},
+        {"packing": PackingConfig(strategy="best_fit")},
+        {"task": SFT(overlong="split")},
+    ],
+    ids=["length", "packing", "overlong"],
+)
+def test_another_length_or_packing_tokenizes_nothing(data, change):
+    made = config(SFT(), llama(), data)
+    first = prepare(made).folder
+    before = shards(first)
+    other = prepare(replace(made, **change)).folder
+    assert other != first
+    assert shards(other) == before
+
+
+def test_rows_whose_shard_was_removed_are_made_again(data):
+    made = config(SFT(), llama(), data)
+    first = prepare(made)
+    expected = list(first.rows("train"))
+    for shard in (first.folder.parent.parent / "shards").iterdir():
+        shutil.rmtree(shard)
+    assert list(prepare(made).rows("train")) == expected
+
+
+def test_a_build_that_is_killed_is_begun_again(data):
+    made = config(SFT(), llama(), data)
+    child = os.fork()
+    if child == 0:
+        lengths.fit = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        prepare(made)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    prepared = prepare(made)
+    assert len(prepared.rows("train")) == 10
+    assert [len(row["input_ids"]) == len(row["labels"]) for row in prepared.rows("train")] == [True] * 10
+
+
+def test_two_builders_at_once_make_one_folder(data):
+    made = config(SFT(), llama(), data)
+    children = [os.fork() or os._exit(len(list(prepare(made).rows("train"))) - 10) for _ in range(2)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    prepared = prepare(made).folder
+    assert [path.name for path in prepared.parent.iterdir()] == [prepared.name]
 
 
 def other_tokenizer(tmp_path):
@@ -115,7 +220,8 @@ CHANGES = {
     "the pad token": lambda tmp_path, data: {"tokenizer": TokenizerConfig(pad_token="<|im_end|>")},
     "the length": lambda tmp_path, data: {"tokenizer": TokenizerConfig(max_length=100)},
     "the mask": lambda tmp_path, data: {"task": SFT(mask="all")},
-    "another option of the task": lambda tmp_path, data: {"task": SFT(overlong="truncate")},
+    "another option of the task": lambda tmp_path, data: {"task": SFT(overlong="truncate_end")},
+    "the packing": lambda tmp_path, data: {"packing": PackingConfig(strategy="sequential")},
     "the columns": lambda tmp_path, data: {"columns": {"prompt": "completion", "completion": "prompt"}},
 }
 

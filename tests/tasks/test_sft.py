@@ -3,7 +3,7 @@
 import pytest
 import torch
 from datasets import Dataset
-from tiny import CHATML, EOS, MARKED, NEWLINE, REWRITING, WORDS, chat_tokenizer, llama, trained_text
+from tiny import CHATML, EOS, MARKED, NEWLINE, REWRITING, WORDS, chat_tokenizer, llama, prepared, trained_text
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune.config.task import RowError
@@ -21,7 +21,7 @@ def chat(answer):
 
 def encode(rows, task=None, tokenizer=None, max_length=256, columns=None):
     task, rows = task or SFT(), Dataset.from_list(rows)
-    return task.encode(rows, tokenizer or chat_tokenizer(), task.describe(rows, columns or {}), max_length)
+    return prepared(task, rows, tokenizer or chat_tokenizer(), task.describe(rows, columns or {}), max_length)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_overlong_rows_are_dropped_by_default():
 
 def test_a_truncated_row_is_the_beginning_of_the_whole_and_gets_no_false_end():
     whole = encode([chat("hello " * 50)]).rows[0]
-    encoded = encode([chat("hello " * 50)], SFT(overlong="truncate"), max_length=40)
+    encoded = encode([chat("hello " * 50)], SFT(overlong="truncate_end"), max_length=40)
     (row,) = encoded.rows
     assert row == {name: values[:40] for name, values in whole.items()}
     assert row["labels"][-1] != chat_tokenizer().eos_token_id
@@ -101,14 +101,14 @@ def test_a_truncated_row_is_the_beginning_of_the_whole_and_gets_no_false_end():
 
 
 def test_a_truncated_text_gets_no_false_end():
-    (row,) = encode([{"text": "hello " * 50}], SFT(overlong="truncate"), max_length=20).rows
+    (row,) = encode([{"text": "hello " * 50}], SFT(overlong="truncate_end"), max_length=20).rows
     assert len(row["input_ids"]) == 20
     assert chat_tokenizer().eos_token_id not in row["input_ids"]
 
 
 def test_an_answer_that_truncation_cuts_off_leaves_nothing_to_train():
     row = {"messages": [{"role": "user", "content": "hello " * 50}, ANSWERED]}
-    encoded = encode([row, CHAT], SFT(overlong="truncate"), max_length=40)
+    encoded = encode([row, CHAT], SFT(overlong="truncate_end"), max_length=40)
     assert encoded.account.dropped == {"nothing to train": [0]}
 
 
@@ -137,7 +137,7 @@ def test_chats_need_a_template():
 def test_a_split_without_the_columns_of_train_is_refused():
     facts = SFT().describe(Dataset.from_list([CHAT]), {})
     with pytest.raises(UserError, match=r"messages: the columns are message. Did you mean message\?"):
-        SFT().encode(Dataset.from_list([{"message": [ASKED]}]), chat_tokenizer(), facts, 64)
+        SFT().encoder(Dataset.from_list([{"message": [ASKED]}]), chat_tokenizer(), facts, 64)
 
 
 @pytest.mark.parametrize(
