@@ -140,7 +140,7 @@ class Build:
     def _report(
         self, split: str, parts: list[Tokenized], pieces: list[Array], made: tuple[Array, Array | None]
     ) -> Report:
-        origins = [found[split].origin for found in self.raw if split in found]
+        origins = [found[split].origin if split in found else None for found in self.raw]
         counted = [accounts.reported(part.account, found) for part, found in zip(parts, pieces, strict=True)]
         names = [part.shard.source for part in parts]
         return accounts.joined(dict(zip(names, counted, strict=True)), made, self.max_length) | {"from": origins}

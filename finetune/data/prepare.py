@@ -76,9 +76,8 @@ def prepare(config: Config) -> Prepared:
     made = index.made(folder)
     for split, account in made["report"].items():
         accounts.check(split, account, config.dataset.max_dropped)
-        account["from"] = "; ".join(
-            origin.format(path=each.config.path) for origin, each in zip(account["from"], data)
-        )
+        origins = zip(data, account["from"], strict=True)
+        account["from"] = "; ".join(f"{each.config.path} {origin}" for each, origin in origins if origin)
     return Prepared(config, folder, source, made["facts"], made["max_length"], made["report"])
 
 

@@ -20,6 +20,8 @@ from finetune.data.files import file_hash
 from finetune.errors import UserError
 
 FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".arrow": "arrow", ".txt": "text"}
+ONLY = "data"
+"""What the one source of a data set is called: nothing that belongs to where it lies."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -44,7 +46,7 @@ def sources_of(config: DatasetConfig) -> list[DataSource]:
     if not config.path and not config.sources:
         raise UserError("dataset.path must be set: a Hub id, a file or a folder; or dataset.sources, a list of them")
     parts = [_as_dataset(config, source) for source in config.sources] or [config]
-    names = [source.label or _short(source.path) for source in config.sources] or [_short(str(config.path))]
+    names = [source.label or _short(source.path) for source in config.sources] or [ONLY]
     if doubled := {name for name in names if names.count(name) > 1}:
         raise UserError(f"dataset.sources: {', '.join(sorted(doubled))} is there twice; name them apart with label=…")
     return [DataSource(name, part, identity(part)) for name, part in zip(names, parts)]

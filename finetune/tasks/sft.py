@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 PREPARED = "task.mask, task.overlong or tokenizer.max_length: rows are prepared before the trainer exists"
+PACKED = "packing=best_fit, the group: rows are packed before the trainer exists"
+PACKING = ("packing", "packing_strategy", "eval_packing", "padding_free")
 NOT_THE_TRAINERS = (
     "max_length", "truncation_mode", "dataset_text_field", "dataset_kwargs", "dataset_num_proc", "eos_token",
     "pad_token", "chat_template_path", "assistant_only_loss", "completion_only_loss", "model_init_kwargs",
-    "packing", "packing_strategy", "eval_packing", "padding_free",
 )  # fmt: skip
 
 
@@ -34,7 +35,7 @@ class SFT(Task):
     roles: ClassVar[tuple[str, ...]] = (
         "messages", "conversations", "prompt", "completion", "instruction", "input", "output", "text",
     )  # fmt: skip
-    owned: ClassVar[dict[str, str]] = dict.fromkeys(NOT_THE_TRAINERS, PREPARED)
+    owned: ClassVar[dict[str, str]] = dict.fromkeys(NOT_THE_TRAINERS, PREPARED) | dict.fromkeys(PACKING, PACKED)
     trainer_options: ClassVar[dict[str, Any]] = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
 
     name: str = "sft"

@@ -7,8 +7,10 @@ from datasets import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from finetune.config.options import resolve
+from finetune.config.task import Task
 from finetune.data.rows import Rows
 from finetune.plan.plan import Plan
+from finetune.training import collate
 
 Score = Callable[[Any, Rows], dict[str, float]]
 
@@ -33,11 +35,18 @@ def assemble(plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Rows], scor
         train_dataset=stand_in,
         eval_dataset=stand_in,
         processing_class=tokenizer,
-        data_collator=task.collator(tokenizer),
+        data_collator=collator_of(model, rows["train"], tokenizer, task),
     )
     trainer.train_dataset, trainer.eval_dataset = rows["train"], rows["validation"]
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def collator_of(model: Any, rows: Rows, tokenizer: Any, task: Task) -> collate.Collate:
+    """The task's own, or for packed rows the one that keeps documents apart."""
+    if rows.is_packed:
+        return collate.packed(model.config._attn_implementation, tokenizer.pad_token_id)
+    return task.collator(tokenizer)
 
 
 def scored_by(score: Score, trainer_class: type[Trainer]) -> type[Trainer]:
