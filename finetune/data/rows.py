@@ -56,10 +56,10 @@ class Rows:
         return np.asarray(np.diff(ends[self.starts]))
 
     @cached_property
-    def sources(self) -> list[str]:
-        """The source of each row; a packed row has that of its first document."""
-        names = [shard.source for shard in self.shards]
-        return [names[at] for at in self.pieces["shard"][self.starts[:-1]]]
+    def by_source(self) -> dict[str, Array]:
+        """The rows of each source; a packed row counts as of its first document's."""
+        owner = self.pieces["shard"][self.starts[:-1]]
+        return {shard.source: np.flatnonzero(owner == at) for at, shard in enumerate(self.shards) if at in owner}
 
     def numbers(self, at: int) -> list[int]:
         """The numbers that the documents of a row have in their sources."""

@@ -57,7 +57,7 @@ def account_of(account: dict) -> str:
 
 
 def _mixed(account: dict) -> str:
-    """What an epoch takes of each source, where there are several."""
+    """What is taken of each source, where there are several."""
     taken = {name: found["taken"] for name, found in account.get("sources", {}).items()}
     shares = [f"{name} {part['rows']:,} rows ({part['share']:.1%} of tokens)" for name, part in taken.items()]
-    return f", an epoch of {' + '.join(shares)}" if shares else ""
+    return f", {' + '.join(shares)}" if shares else ""

@@ -1,6 +1,7 @@
 """The stage: every row of every split accounted for, kept under a key of what decided it, within the budget."""
 
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -19,10 +20,12 @@ from finetune.config.schema import (
     Config,
     DatasetConfig,
     EvaluationConfig,
+    MixtureConfig,
     ModelConfig,
     PackingConfig,
     PrecisionConfig,
     PublishConfig,
+    SourceConfig,
     TokenizerConfig,
     TrackingConfig,
 )
@@ -332,3 +335,117 @@ def test_a_pad_token_that_is_not_in_the_vocabulary_is_refused(data):
 def test_a_length_beyond_the_models_positions_is_refused(data):
     with pytest.raises(UserError, match=r"tokenizer\.max_length=257 is more than the model's 256 positions"):
         prepare(config(SFT(), llama(), data, TokenizerConfig(max_length=257)))
+
+
+@pytest.fixture
+def sources(data, tmp_path):
+    """Ten rows of one layout and twenty of another, one of which cannot be read."""
+    other = tmp_path / "other"
+    other.mkdir()
+    for name, count in {"train": 20, "validation": 2}.items():
+        pairs = [[{"role": "user", "content": f"{at}"}, {"role": "assistant", "content": name}] for at in range(count)]
+        write(other / f"{name}.jsonl", [{"messages": pair} for pair in pairs])
+    spoil(other, "train", (7, {"messages": []}))
+
+    def made(first=None, second=None, **dataset):
+        written = [SourceConfig(path=str(data), label="pairs", **(first or {}))]
+        written += [SourceConfig(path=str(other), **(second or {}))]
+        dataset = DatasetConfig(sources=written, max_dropped=0.1, **dataset)
+        return replace(config(SFT(), llama(), data), dataset=dataset)
+
+    return made
+
+
+def test_every_row_of_every_source_is_accounted_for(sources):
+    prepared = prepare(sources())
+    report = prepared.report["train"]
+    assert (report["read"], report["kept"], report["rows"]) == (30, 29, 29)
+    assert report["dropped"] == {"other: no messages": {"rows": 1, "first": [7]}}
+    apart = {name: (found["read"], found["kept"], found["taken"]["rows"]) for name, found in report["sources"].items()}
+    assert apart == {"pairs": (10, 10, 10), "other": (20, 19, 19)}
+    assert {name: len(rows) for name, rows in prepared.rows("train").by_source.items()} == {"pairs": 10, "other": 19}
+    assert len(prepared.rows("validation")) == 5
+
+
+def test_what_is_taken_of_each_source_is_what_the_mixture_says(sources):
+    report = prepare(sources({"weight": 1}, {"weight": 3})).report["train"]
+    assert {name: found["taken"]["rows"] for name, found in report["sources"].items()} == {"pairs": 6, "other": 19}
+    assert report["rows"] == 25
+
+
+def test_another_mixture_tokenizes_nothing(sources):
+    first = prepare(sources({"weight": 1}, {"weight": 3})).folder
+    before = shards(first)
+    for made in (sources({"weight": 3}, {"weight": 1}), sources({"epochs": 2}), sources(mixture=WARM), sources()):
+        other = prepare(made).folder
+        assert other != first
+        assert shards(other) == before
+
+
+WARM = MixtureConfig(temperature=2.0)
+
+
+def test_a_source_of_which_too_much_is_dropped_is_named_though_the_whole_is_within_the_budget(sources):
+    with pytest.raises(UserError, match=r"^train of other: 1 of 20 rows would be dropped"):
+        prepare(replace(sources(), dataset=replace(sources().dataset, max_dropped=0.04)))
+
+
+def test_an_error_in_a_source_names_it(sources, data):
+    spoil(data, "train", (3, {"prompt": "one " * 300, "completion": "x"}))
+    with pytest.raises(UserError, match=r"^train of pairs: row 3 has \d+ tokens"):
+        prepare(replace(sources(), task=SFT(overlong="error")))
+
+
+def test_two_sources_of_one_name_are_refused(sources):
+    made = sources()
+    twice = replace(made.dataset, sources=[made.dataset.sources[0]] * 2)
+    with pytest.raises(UserError, match="pairs is there twice; name them apart with label"):
+        prepare(replace(made, dataset=twice))
+
+
+def test_a_path_beside_sources_is_refused(sources, data):
+    made = sources()
+    with pytest.raises(UserError, match=r"dataset\.path and dataset\.sources are both set"):
+        prepare(replace(made, dataset=replace(made.dataset, path=str(data))))
+
+
+def test_labels_of_several_sources_become_one_set(tmp_path):
+    for name, labels in {"a": ["yes", "no"], "b": ["maybe", "no"]}.items():
+        (tmp_path / name).mkdir()
+        for split in ("train", "validation"):
+            write(tmp_path / name / f"{split}.jsonl", [{"text": "good", "label": label} for label in labels])
+    written = [SourceConfig(path=str(tmp_path / name)) for name in "ab"]
+    made = replace(config(SequenceClassification(), bert(), "x"), dataset=DatasetConfig(sources=written))
+    prepared = prepare(made)
+    assert prepared.facts["labels"] == ["no", "yes", "maybe"]
+    assert prepared.rows("validation")["labels"] == [1, 0, 2, 0]
+    assert prepared.model_config.id2label == {0: "no", 1: "yes", 2: "maybe"}
+
+
+def test_packed_rows_hold_every_document_once(data):
+    prepared = prepare(config(SFT(), llama(), data, packing=PackingConfig(strategy="best_fit")))
+    rows = prepared.rows("train")
+    plain = prepare(config(SFT(), llama(), data)).rows("train")
+    assert prepared.report["train"]["packed"] == {"documents": 10, "fill": sum(plain.lengths) / 256}
+    (row,) = rows
+    begins = [0, *itertools.accumulate(row["seq_lengths"])]
+    documents = [row["input_ids"][begin:end] for begin, end in itertools.pairwise(begins)]
+    assert sorted(documents) == sorted(plain["input_ids"])
+    assert sorted(rows.numbers(0)) == list(range(10))
+
+
+def test_rows_of_classes_are_not_packed(tmp_path):
+    write(tmp_path / "train.jsonl", [{"text": "good", "label": label} for label in ("yes", "no")] * 10)
+    with pytest.raises(UserError, match="rows of this task have labels of their own"):
+        prepare(config(SequenceClassification(), bert(), tmp_path, packing=PackingConfig(strategy="best_fit")))
+
+
+def test_plain_text_is_wrapped_whole_and_chats_are_not(tmp_path, data):
+    write(tmp_path / "train.jsonl", [{"text": "one two three " * (1 + at)} for at in range(60)])
+    packing = PackingConfig(strategy="wrapped")
+    prepared = prepare(config(SFT(), llama(), tmp_path / "train.jsonl", packing=packing))
+    lengths = prepared.rows("train").lengths.tolist()
+    assert lengths[:-1] == [256] * (len(lengths) - 1)
+    assert sum(lengths) == prepared.report["train"]["notes"]["tokens"]
+    with pytest.raises(UserError, match=r"packing=wrapped cuts documents anywhere"):
+        prepare(config(SFT(), llama(), data, packing=packing))
