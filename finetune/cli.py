@@ -85,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     recipes.add_argument("action", nargs="?", choices=["list", "show", "copy"], default="list")
     recipes.add_argument("name", nargs="?", help="of the recipe to show or copy")
     recipes.add_argument("target", nargs="?", type=Path, default=Path(), help="where to copy to (default: here)")
+    store = _verb(verbs, "store", "list and clean what was prepared", _store)
+    store.add_argument("action", nargs="?", choices=["list", "clean"], default="list")
+    store.add_argument("--keep", default="0", help="clean until this much is left: 500MB, 20GB (default 0)")
     _verb(verbs, "doctor", "say what this machine can do", _doctor)
     parser.add_argument("--version", action="version", version=_version())
     return parser
@@ -104,7 +107,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(USER, f"finetune: {message}\n")
 
 
-VERBS = ("train", "plan", "show", "data", "evaluate", "predict", "publish", "recipes", "doctor")
+VERBS = ("train", "plan", "show", "data", "evaluate", "predict", "publish", "recipes", "store", "doctor")
 
 
 def _verb(verbs: "argparse._SubParsersAction[_Parser]", name: str, text: str, verb: Verb) -> argparse.ArgumentParser:
@@ -226,6 +229,14 @@ def _recipes(options: argparse.Namespace) -> None:
         print(recipes.find(options.name).read_text(encoding="utf-8"), end="")
     else:
         print(recipes.copy(options.name, options.target))
+
+
+def _store(options: argparse.Namespace) -> None:
+    from finetune.data import cleaning
+
+    clean = options.action == "clean"
+    listed = cleaning.clean(cleaning.size(options.keep)) if clean else cleaning.entries()
+    print("\n".join(cleaning.lines(listed, "removed" if clean else "in the store")))
 
 
 def _doctor(_: argparse.Namespace) -> None:

@@ -11,21 +11,18 @@ import hashlib
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-
-from transformers import PreTrainedTokenizerBase
 
 from finetune.config.options import cache_folder
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 INPUTS = "inputs.json"
 PREPARED, SHARDS = "prepared", "shards"
-# A folder that is still being filled after a day belongs to a process that was killed.
-ABANDONED = 24 * 3600
 
 
 def key(inputs: dict[str, Any]) -> str:
@@ -66,7 +63,7 @@ def find(kind: str, inputs: dict[str, Any]) -> Path | None:
 
 def remove(kind: str, inputs: dict[str, Any]) -> None:
     """Remove the folder for these inputs, if there is one."""
-    _discard(place(kind, key(inputs)))
+    discard(place(kind, key(inputs)))
 
 
 def place(kind: str, name: str) -> Path:
@@ -92,44 +89,8 @@ def write(file: Path, value: Any) -> None:
     file.write_text(_json(value), encoding="utf-8")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One folder of the store."""
-
-    folder: Path
-    size: int
-    used: float
-    """Seconds since the epoch."""
-
-    @property
-    def kind(self) -> str:
-        """`shards` or `prepared`."""
-        return self.folder.parent.name
-
-
-def entries() -> list[Entry]:
-    """What the store holds, the longest unused first."""
-    found = [Entry(folder, _size(folder), folder.stat().st_mtime) for folder in _folders() if folder.name[0] != "."]
-    return sorted(found, key=lambda entry: entry.used)
-
-
-def clean(limit: int) -> list[Entry]:
-    """Remove what was left by killed processes, then the longest unused folders until `limit` bytes are left."""
-    for folder in _folders():
-        if folder.name.startswith(".") and time.time() - folder.stat().st_mtime > ABANDONED:
-            shutil.rmtree(folder, ignore_errors=True)
-    kept = entries()
-    total, removed = sum(entry.size for entry in kept), []
-    for entry in kept:
-        if total > limit:
-            _discard(entry.folder)
-            total -= entry.size
-            removed.append(entry)
-    return removed
-
-
-def _discard(folder: Path) -> None:
-    """Renamed first: a reader finds a whole folder or none."""
+def discard(folder: Path) -> None:
+    """Remove a folder, renamed first: a reader finds a whole one or none."""
     try:
         gone = folder.rename(folder.with_name(f".{folder.name}-{uuid4().hex[:12]}"))
     except FileNotFoundError:
@@ -137,17 +98,7 @@ def _discard(folder: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def _folders() -> Iterator[Path]:
-    for kind in (PREPARED, SHARDS):
-        if place(kind, "").is_dir():
-            yield from place(kind, "").iterdir()
-
-
-def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-
-
-def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
     """A hash of what turns text into ids: vocabulary, rules, special tokens, template, and which side is cut."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     # How the last call cut and padded is kept among the rules, and decides nothing.

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 from tiny import CHATML, EOS, bert_tokenizer, chat_tokenizer, llama
@@ -183,37 +182,3 @@ def test_the_hash_of_a_tokenizer_does_not_depend_on_what_it_tokenized():
     used = bert_tokenizer()
     used(["good film", "bad"], truncation=True, max_length=3, padding=True)
     assert store.tokenizer_hash(used) == store.tokenizer_hash(bert_tokenizer())
-
-
-def aged(inputs, days, monkeypatch):
-    """A folder of a hundred bytes that was last used some days ago."""
-
-    def build(folder):
-        (folder / "rows").write_bytes(b"x" * 100)
-
-    folder = find_or_build(inputs, build)
-    os.utime(folder, (time.time() - days * 86400,) * 2)
-    return folder
-
-
-def test_the_longest_unused_folders_are_removed_down_to_a_limit(monkeypatch):
-    old, new, newest = (aged({"at": at}, days, monkeypatch) for at, days in enumerate((3, 2, 1)))
-    sizes = [entry.size for entry in store.entries()]
-    assert [entry.folder for entry in store.entries()] == [old, new, newest]
-    removed = store.clean(sum(sizes[1:]))
-    assert [entry.folder for entry in removed] == [old]
-    assert [entry.folder for entry in store.entries()] == [new, newest]
-
-
-def test_a_folder_that_is_found_counts_as_used(monkeypatch):
-    old, new = (aged({"at": at}, days, monkeypatch) for at, days in enumerate((3, 2)))
-    assert store.find(store.PREPARED, {"at": 0}) == old
-    assert [entry.folder for entry in store.entries()] == [new, old]
-
-
-def test_what_killed_builders_left_is_removed_after_a_day(cache):
-    for name, hours in ((".left", 30), (".new", 1)):
-        (cache / name).mkdir(parents=True)
-        os.utime(cache / name, (time.time() - hours * 3600,) * 2)
-    assert store.clean(1000) == []
-    assert names(cache) == [".new"]
