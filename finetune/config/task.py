@@ -60,6 +60,16 @@ class Encoded:
     account: Account
 
 
+@dataclass(frozen=True)
+class Brought:
+    """What a model brings of its own that rows must agree with."""
+
+    labels: tuple[str, ...] = ()
+    """Names of the labels of its head, in the order of their ids; none where they were never named."""
+    stops: tuple[int, ...] = ()
+    """Tokens that its generation config stops at."""
+
+
 @dataclass(kw_only=True)
 class Task:
     """The interface. Fields of a subclass are the options a user can set under `task:`."""
@@ -89,6 +99,14 @@ class Task:
             UserError: a column is missing or holds something else than the task needs.
         """
         raise NotImplementedError
+
+    def settle(self, facts: Facts, tokenizer: PreTrainedTokenizerBase, brought: Brought) -> Facts:
+        """The facts, made to agree with what the tokenizer and the model bring.
+
+        Raises:
+            UserError: they cannot agree.
+        """
+        return facts
 
     def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoded:
         """Turn raw rows into model inputs of at most `max_length` tokens, every row accounted for."""

@@ -14,6 +14,8 @@ from finetune.errors import UserError
 
 BATCH = 1000
 IGNORED = -100
+NOTES = "notes"
+"""Beside the columns of a row, what its account counts."""
 
 Columns = dict[str, Any]
 Read = Callable[[dict[str, Any], int], Any]
@@ -44,8 +46,10 @@ def encode(rows: Dataset, read: Read, tokenize: Tokenize, limit: Limit) -> Encod
     for indices, batch in _batches(rows):
         readable = list(_readable(indices, batch, read, account))
         for index, item, columns in _tokenized(readable, tokenize, account):
-            fitted = _fit(index, item, columns, tokenize, limit, account)
-            kept.extend([fitted] if fitted else [])
+            if fitted := _fit(index, item, columns, tokenize, limit, account):
+                for what in fitted.pop(NOTES, ()):
+                    account.note(what)
+                kept.append(fitted)
     account.note("tokens", sum(len(columns["input_ids"]) for columns in kept))
     return Encoded(Dataset.from_list(kept), account)
 
