@@ -48,7 +48,7 @@ def left_out(
 
 def _enclosed(text: str, turn: Turn) -> Span | None:
     """From `<think>`, or from the start where the prompt has it, to the last `</think>` of a turn."""
-    start, end = turn.spans[0][0], turn.spans[-1][1]
+    start, end = turn.start, turn.end
     close = text.rfind(CLOSE, start, end)
     if close < 0:
         return None
@@ -71,7 +71,7 @@ def _difference(
         return None
     start = len(commonprefix([text, other]))
     end = start + len(text) - len(other)
-    if end <= start or text[end:] != other[start:] or start < turn.spans[0][0] or end > turn.spans[-1][1]:
+    if end <= start or text[end:] != other[start:] or start < turn.start or end > turn.end:
         raise UserError(
             f"the template does not write {', '.join(fields)} of a turn as one piece, so what is not to be trained "
             "cannot be proved. Train it, or leave it out of the rows"

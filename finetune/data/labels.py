@@ -5,7 +5,7 @@ and the text up to its end, each tokenized alone, give the first tokens of the w
 Padding plays no part: it is masked by position, in the collator.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -121,13 +121,6 @@ def _begun_once(ids: list[int], bos: int | None) -> list[int]:
     return ids[1:] if begins_twice(ids, bos) else ids
 
 
-def way(tokenizer: PreTrainedTokenizerBase, boundaries: dict[str, str] | None = None) -> Find:
-    """How turns are found: as the recipe declares, by the template's markers, or by prefixes."""
-    if boundaries:
-        return by_boundaries(boundaries["start"], boundaries["end"])
-    return by_markers if has_markers(tokenizer) else by_prefixes
-
-
 class Labeler:
     """Labels conversations with one tokenizer; holds what was proved once, for the rows to come.
 
@@ -137,12 +130,17 @@ class Labeler:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, policy: Policy) -> None:
         self.tokenizer, self.policy = tokenizer, policy
-        self.shapes = Shapes(tokenizer, way(tokenizer, policy.boundaries))
         self.cuts = Cuts(tokenizer)
-        own = terminators(tokenizer)
-        texts = added_tokens(tokenizer)
+        own, texts = terminators(tokenizer), added_tokens(tokenizer)
         # The template's own first: a model may also stop at tokens that stand within a turn.
         self.stops = ([texts[stop] for stop in own], [texts[s] for s in policy.stops if s in texts and s not in own])
+        self.shapes = Shapes(tokenizer, self._way())
+
+    def _way(self) -> Find:
+        """How turns are found: as the recipe declares, by the template's markers, or by prefixes."""
+        if self.policy.boundaries:
+            return by_boundaries(self.policy.boundaries["start"], self.policy.boundaries["end"])
+        return by_markers if has_markers(self.tokenizer) else by_prefixes(self.stops[0])
 
     def __call__(self, conversations: Sequence[Conversation]) -> list[Labelled]:
         """Token ids and labels.
@@ -159,18 +157,17 @@ class Labeler:
         self.cuts.forget()
         return labelled
 
-    def _places(self, rendered: Rendered) -> list[Place]:
+    def _places(self, rendered: Rendered) -> Iterator[Place]:
         """Where turns begin and end."""
-        ends = [(turn, self._end(rendered.text, turn)) for turn in rendered.turns]
-        return [(rendered.text, at) for turn, end in ends for at in (*(start for start, _ in turn.spans), end)]
+        for turn in rendered.turns:
+            yield from ((rendered.text, at) for at in (turn.start, self._end(rendered.text, turn)))
 
     def _end(self, text: str, turn: Turn) -> int:
         """The character behind the end-of-turn token, or 0: what follows it is the template's, not the model's."""
-        start, end = turn.spans[-1]
         for stops in self.stops:
-            found = [at + len(stop) for stop in stops if (at := text.rfind(stop, start, end)) >= 0]
-            if found:
-                return max(found)
+            ends = (_behind(text, stop, span) for span in turn.spans for stop in stops)
+            if last := max(ends, default=0):
+                return last
         return 0
 
     def _labelled(self, conversation: Conversation, rendered: Rendered, row: Tokenized) -> Labelled:
@@ -192,11 +189,18 @@ class Labeler:
         stop = self._end(row.text, turn)
         if not stop and self.policy.eos != "none":
             raise UserError("an assistant turn is rendered without its end-of-turn token")
-        (*firsts, (start, end)) = turn.spans
-        found = [(self._at(row, first), self._at(row, last)) for first, last in [*firsts, (start, stop or end)]]
+        found = [
+            (self._at(row, start), self._at(row, min(end, stop or end)))
+            for start, end in [(self._begin(row, turn), turn.spans[0][1]), *turn.spans[1:]]
+            if not stop or start < stop
+        ]
         if stop and (self.policy.eos == "none" or (self.policy.eos == "last" and not is_last)):
             found[-1] = (found[-1][0], found[-1][1] - 1)
         return found
+
+    def _begin(self, row: Tokenized, turn: Turn) -> int:
+        """Behind the prompt; where that is within a token, at the start that the template marks."""
+        return turn.spans[0][0] if self.cuts.at(row, turn.start) is None else turn.start
 
     def _at(self, row: Tokenized, position: int) -> int:
         proved = self.cuts.at(row, position)
@@ -209,7 +213,7 @@ class Labeler:
         if not self.policy.left:
             return []
         parts = left_out(self.tokenizer, conversation, row.text, turn, self.policy.left)
-        first, last = turn.spans[0][0], turn.spans[-1][1]
+        first, last = turn.spans[0][0], turn.end
         return [(self._outward(row, start, -1, first), self._outward(row, end, 1, last)) for start, end in parts]
 
     def _outward(self, row: Tokenized, position: int, step: int, limit: int) -> int:
@@ -218,3 +222,9 @@ class Labeler:
             if (proved := self.cuts.at(row, at)) is not None:
                 return proved
         raise RowError("what is not to be trained of a turn shares a token with the text around the turn")
+
+
+def _behind(text: str, stop: str, span: tuple[int, int]) -> int:
+    """The character behind the last occurrence of a token in a span, or 0."""
+    at = text.rfind(stop, *span)
+    return at + len(stop) if at >= 0 else 0

@@ -15,7 +15,7 @@ from finetune.models import model, tokenizer
 from finetune.models.source import Source, resolve
 
 # Raised when the code that makes rows changes what it makes.
-VERSION = 2
+VERSION = 3
 SHOWN_ROWS = 3
 
 
@@ -47,8 +47,9 @@ def prepare(config: Config) -> Prepared:
     source = resolve(config.model)
     raw = sources.load(config.dataset, config.seed)
     facts = config.task.describe(raw.rows["train"], config.dataset.columns)
-    model_config = model.config(config.model, source, config.task, facts)
     words = tokenizer.load(config.tokenizer, source, config.model.trust_remote_code)
+    facts = config.task.settle(facts, words, model.brought(config.model, source))
+    model_config = model.config(config.model, source, config.task, facts)
     max_length = tokenizer.max_length(config.tokenizer, words, model_config)
 
     inputs = _inputs(config, raw.rows, facts, words, max_length)

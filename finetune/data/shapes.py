@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from finetune.config.task import RowError
 from finetune.data.conversations import Conversation
 from finetune.data.templates import lost, render
-from finetune.data.turns import Find, Rendered, Turn
+from finetune.data.turns import Find, Rendered, Turn, check_said
 from finetune.errors import UserError
 
 WORD = re.compile(r"qz(\d+)zq")
@@ -35,6 +35,7 @@ class Shape:
     pieces: tuple[str, ...]
     order: tuple[int, ...]
     turns: tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
+    """The message of each turn, and its places: the end of the prompt, then the start and end of each span."""
     lost: tuple[str, ...]
 
     def fitted(self, text: str, values: Sequence[str]) -> Rendered | None:
@@ -47,7 +48,7 @@ class Shape:
         turns = []
         for message, places in self.turns:
             flat = [starts[piece] + offset for piece, offset in places]
-            turns.append(Turn(message, tuple(zip(flat[::2], flat[1::2], strict=True))))
+            turns.append(Turn(message, tuple(zip(flat[1::2], flat[2::2], strict=True)), flat[0]))
         return Rendered(text, tuple(turns), self.lost)
 
 
@@ -72,7 +73,7 @@ class Shapes:
             for fit in (values, [value.strip() for value in values]):
                 if rendered := shape.fitted(text, fit):
                     return rendered
-        found = self.find(self.tokenizer, conversation)
+        found = check_said(self.find(self.tokenizer, conversation), conversation)
         return replace(found, lost=tuple(lost(conversation, found.text)))
 
     def _shape(self, conversation: Conversation) -> Shape | None:
@@ -123,13 +124,14 @@ def _worded(conversation: Conversation) -> Conversation:
 
 def _searched(find: Find, tokenizer: PreTrainedTokenizerBase, worded: Conversation) -> Shape | None:
     """The shape of a conversation of words; None where a turn begins or ends within one."""
-    found = find(tokenizer, worded)
+    found = check_said(find(tokenizer, worded), worded)
     split = WORD.split(found.text)
     pieces, order = tuple(split[::2]), tuple(map(int, split[1::2]))
     starts = [0, *(word.end() for word in WORD.finditer(found.text))]
     turns = []
     for turn in found.turns:
-        places = [_place(position, starts, pieces) for span in turn.spans for position in span]
+        positions = [turn.prompt, *(position for span in turn.spans for position in span)]
+        places = [_place(position, starts, pieces) for position in positions]
         if None in places:
             return None
         turns.append((turn.message, tuple(place for place in places if place)))

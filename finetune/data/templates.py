@@ -112,12 +112,22 @@ _CHAT: list[Message] = [{"role": "user", "content": QUESTION}, {"role": "assista
 
 
 def _after_answer(tokenizer: PreTrainedTokenizerBase, chat: Sequence[Message]) -> list[int]:
+    """The tokens behind the answer; templates of models that see take content in parts."""
     template(tokenizer)
-    try:
-        tail = render(tokenizer, Conversation(list(chat))).partition(ANSWER)[2]
-    except RowError as error:
-        raise UserError(f"a question with its answer cannot be rendered: {error}") from None
-    return list(tokenizer(tail, add_special_tokens=False)["input_ids"])
+    refused = "the template leaves out what is said"
+    for messages in (chat, [{**message, "content": _parts(message["content"])} for message in chat]):
+        try:
+            _, said, tail = render(tokenizer, Conversation(list(messages))).partition(ANSWER)
+        except RowError as error:
+            refused = str(error)
+            continue
+        if said:
+            return list(tokenizer(tail, add_special_tokens=False)["input_ids"])
+    raise UserError(f"a question with its answer cannot be rendered: {refused}")
+
+
+def _parts(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
 
 
 def headers(tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:

@@ -10,7 +10,6 @@ Knows characters. That a span is whole tokens is proved in `cuts`.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from os.path import commonprefix
 
 from transformers import PreTrainedTokenizerBase
@@ -25,6 +24,15 @@ REWRITTEN = (
     "assistant says cannot be proved. The template rewrites earlier turns: write task.mask=last_turn, or a "
     "template with {% generation %} markers."
 )
+INVITED = (
+    "the template invites the assistant to speak with {prompt!r}, which is not what an answer begins with in a whole "
+    "conversation, so which tokens the assistant says cannot be proved. Take a template with {{% generation %}} "
+    "markers, or declare task.boundaries"
+)
+UNSAID = (
+    "the template does not write what the assistant says where its turn is, so which tokens it says cannot be proved. "
+    "Templates of models that see expect content as a list of parts: [{type: text, text: …}]"
+)
 Span = tuple[int, int]
 
 
@@ -34,6 +42,19 @@ class Turn:
 
     message: int
     spans: tuple[Span, ...]
+    prompt: int
+    """Where the text that invites the assistant to speak ends, as a model is asked; 0 where that cannot be told."""
+
+    @property
+    def start(self) -> int:
+        """Behind the prompt: a template may mark what a model is asked with as well."""
+        start, end = self.spans[0]
+        return self.prompt if start <= self.prompt < end else start
+
+    @property
+    def end(self) -> int:
+        """The end of the last span."""
+        return self.spans[-1][1]
 
 
 @dataclass(frozen=True)
@@ -48,59 +69,102 @@ class Rendered:
 Find = Callable[[PreTrainedTokenizerBase, Conversation], Rendered]
 
 
-def by_prefixes(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Rendered:
-    """Turns by rendering the conversation up to each.
-
-    A text that closes every conversation, behind the turn's own end, may differ; what the assistant says may not.
+def check_said(rendered: Rendered, conversation: Conversation) -> Rendered:
+    """The same, if the turns hold what their messages say.
 
     Raises:
-        RowError: the conversation begins with the assistant.
-        UserError: the template renders an earlier turn differently once another one follows.
+        UserError: one does not.
     """
-    text, messages = render(tokenizer, conversation), conversation.messages
-    turns = []
-    for at in conversation.trained:
-        if at == 0:
-            raise RowError("the first message is the assistant's, and nothing before it invites it to speak")
-        before = render(tokenizer, replace(conversation, messages=messages[:at]), prompt=True)
-        upto = render(tokenizer, replace(conversation, messages=messages[: at + 1]))
-        end = len(upto) if text.startswith(upto) else len(commonprefix([text, upto]))
-        if not text.startswith(before) or (end < len(upto) and not _holds(text[len(before) : end], messages[at])):
-            raise UserError(REWRITTEN)
-        turns.append(Turn(at, ((len(before), end),)))
-    return Rendered(text, tuple(turns))
+    for turn in rendered.turns:
+        message = conversation.messages[turn.message]
+        if isinstance(message.get("content"), str) and not _holds(rendered.text[turn.start : turn.end], message):
+            raise UserError(UNSAID)
+    return rendered
 
 
 def _holds(text: str, message: Message) -> bool:
-    content = message.get("content")
-    return isinstance(content, str) and bool(content.strip()) and content.strip() in text
+    """Whether a text holds what a message says, which may be nothing; templates leave out what is only thought."""
+    return str(message.get("content", "")).rpartition("</think>")[2].strip() in text
+
+
+def by_prefixes(stops: Sequence[str]) -> Find:
+    """Turns by rendering the conversation up to each.
+
+    Args:
+        stops: the tokens that end a turn. The text behind the end may differ once another turn follows, and so may the
+            token itself where a template has one for the last turn; what the assistant says may not.
+    """
+
+    def find(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Rendered:
+        text, messages = render(tokenizer, conversation), conversation.messages
+        turns = []
+        for at in conversation.trained:
+            if at == 0:
+                raise RowError("the first message is the assistant's, and nothing before it invites it to speak")
+            start = _prompted(tokenizer, conversation, at, text)
+            if not start:
+                raise UserError(_why(tokenizer, conversation, at, text))
+            upto = render(tokenizer, replace(conversation, messages=messages[: at + 1]))
+            end = len(upto) if text.startswith(upto) else _closed(text, upto, stops)
+            if not text.startswith(upto) and not (text[start:end] and _holds(text[start:end], messages[at])):
+                raise UserError(REWRITTEN)
+            turns.append(Turn(at, ((start, end),), start))
+        return Rendered(text, tuple(turns))
+
+    return find
+
+
+def _prompted(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, at: int, text: str) -> int:
+    """Where message `at` begins: behind what a model is asked with, if the text begins with that; else 0."""
+    if not at:
+        return 0
+    before = render(tokenizer, replace(conversation, messages=conversation.messages[:at]), prompt=True)
+    return len(before) if text.startswith(before) else 0
+
+
+def _why(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, at: int, text: str) -> str:
+    """Why the text before a message is no prefix: earlier turns differ, or only the invitation does."""
+    before = replace(conversation, messages=conversation.messages[:at])
+    bare, invited = render(tokenizer, before), render(tokenizer, before, prompt=True)
+    if text.startswith(bare) and invited.startswith(bare):
+        return INVITED.format(prompt=invited[len(bare) :])
+    return REWRITTEN
+
+
+def _closed(text: str, upto: str, stops: Sequence[str]) -> int:
+    """The end of what two texts share, and of the token that ends a turn in each where they part within it."""
+    end = len(commonprefix([text, upto]))
+    for begin in range(max(0, end - max(map(len, stops))), end + 1):
+        here = [stop for stop in stops if text.startswith(stop, begin)]
+        if here and any(upto.startswith(stop, begin) for stop in stops):
+            return max(end, begin + len(here[0]))
+    return end
 
 
 def by_markers(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Rendered:
     """Turns by the template's own markers.
 
     Raises:
-        UserError: the template marks more or fewer spans than the assistant has messages, and rendering up to each
-            message does not tell which are whose.
+        UserError: which of the marked spans are whose cannot be told.
     """
     text, spans = marked(tokenizer, conversation)
     said = [at for at, message in enumerate(conversation.messages) if message["role"] == "assistant"]
-    counts = [1] * len(said) if len(spans) == len(said) else _counted(tokenizer, conversation, said)
-    if sum(counts) != len(spans) or 0 in counts:
+    ends = list(range(1, len(said) + 1)) if len(spans) == len(said) else _counted(tokenizer, conversation, said)
+    parts = {at: tuple(spans[first:end]) for at, first, end in zip(said, [0, *ends], ends, strict=False)}
+    if not all(parts.values()):
         raise UserError(
             f"the template marks {len(spans)} spans with {{% generation %}} for {len(said)} assistant messages, and "
             "which are whose cannot be proved"
         )
-    ends = list(accumulate(counts))
-    whose = {at: tuple(spans[end - count : end]) for at, end, count in zip(said, ends, counts, strict=True)}
-    return Rendered(text, tuple(Turn(at, whose[at]) for at in conversation.trained))
+    turns = (Turn(at, parts[at], _prompted(tokenizer, conversation, at, text)) for at in conversation.trained)
+    return Rendered(text, tuple(turns))
 
 
 def _counted(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, said: Sequence[int]) -> list[int]:
-    """How many spans each assistant message adds."""
-    parts = [replace(conversation, messages=conversation.messages[: at + 1]) for at in said]
-    totals = [len(marked(tokenizer, part)[1]) for part in parts]
-    return [total - before for total, before in zip(totals, [0, *totals], strict=False)]
+    """How many spans there are up to the message after each of the assistant's that is its own again."""
+    nexts = [*said[1:], len(conversation.messages)]
+    parts = [replace(conversation, messages=conversation.messages[:at]) for at in nexts]
+    return [len(marked(tokenizer, part)[1]) for part in parts]
 
 
 def by_boundaries(start: str, end: str) -> Find:
@@ -115,17 +179,10 @@ def by_boundaries(start: str, end: str) -> Find:
                 f"task.boundaries.start={start!r} occurs {len(begins)} times for {len(said)} assistant messages"
             )
         ends = [text.find(end, begin) for begin in begins]
-        if any(stop < 0 or stop > limit for stop, limit in zip(ends, [*begins[1:], len(text)], strict=True)):
+        if any(stop < 0 or stop > limit for stop, limit in zip(ends, [*begins[1:], len(text)], strict=False)):
             raise RowError(f"task.boundaries.end={end!r} does not end every assistant message")
         spans = dict(zip(said, zip(begins, ends, strict=True), strict=True))
-        if not all(_holds_or_calls(text[slice(*spans[at])], conversation.messages[at]) for at in said):
-            raise RowError("task.boundaries: what the assistant says does not stand between start and end")
-        turns = (Turn(at, ((spans[at][0], spans[at][1] + len(end)),)) for at in conversation.trained)
+        turns = (Turn(at, ((spans[at][0], spans[at][1] + len(end)),), spans[at][0]) for at in conversation.trained)
         return Rendered(text, tuple(turns))
 
     return find
-
-
-def _holds_or_calls(text: str, message: Message) -> bool:
-    """Tool calls and contents of several parts are written in ways of the template's own."""
-    return "tool_calls" in message or isinstance(message.get("content"), list) or _holds(text, message)

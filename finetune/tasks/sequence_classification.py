@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.task import Encoded, Facts, RowError, Task
+from finetune.config.task import Brought, Encoded, Facts, RowError, Task
 from finetune.data import classes
 from finetune.data.classes import MULTI, REGRESSION, SINGLE
 from finetune.errors import UserError
@@ -45,6 +45,10 @@ class SequenceClassification(Task):
         check(columns, train.column_names)
         found = _columns(train.column_names, columns)
         return {"columns": found, **classes.describe(train, found["label"], self.problem_type)}
+
+    def settle(self, facts: Facts, tokenizer: PreTrainedTokenizerBase, brought: Brought) -> Facts:
+        """Labels in the order of the model's own head, where it has names for them."""
+        return {**facts, "labels": classes.agreed(facts["labels"], brought.labels) if facts["labels"] else []}
 
     def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoded:
         """Token ids and the label's id, ids or value."""

@@ -104,7 +104,8 @@ class SFT(Task):
         def tokenize(items: Sequence[Any], cut: int | None) -> list[dict[str, Any]]:
             found = labeler(items) if labeler else labels.label_text(items, tokenizer)
             return [
-                {"input_ids": row.input_ids[:cut], "labels": row.labels[:cut], encoding.NOTES: row.lost} for row in found
+                {"input_ids": row.input_ids[:cut], "labels": row.labels[:cut], encoding.NOTES: row.lost}
+                for row in found
             ]
 
         encoded = encoding.encode(rows, read, tokenize, encoding.Limit(max_length, self.overlong))
