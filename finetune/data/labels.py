@@ -140,7 +140,9 @@ class Labeler:
         """How turns are found: as the recipe declares, by the template's markers, or by prefixes."""
         if self.policy.boundaries:
             return by_boundaries(self.policy.boundaries["start"], self.policy.boundaries["end"])
-        return by_markers if has_markers(self.tokenizer) else by_prefixes(self.stops[0])
+        if has_markers(self.tokenizer):
+            return by_markers(list(added_tokens(self.tokenizer).values()))
+        return by_prefixes(self.stops[0])
 
     def __call__(self, conversations: Sequence[Conversation]) -> list[Labelled]:
         """Token ids and labels.

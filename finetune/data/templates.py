@@ -92,7 +92,11 @@ def terminators(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     Raises:
         UserError: there is no template, or it ends a turn with no special token, so a model would never learn to stop.
     """
-    alone, followed = (_after_answer(tokenizer, chat) for chat in (_CHAT, [*_CHAT, _CHAT[0]]))
+    alone = _after_answer(tokenizer, _CHAT)
+    try:
+        followed = _after_answer(tokenizer, [*_CHAT, _CHAT[0]])
+    except UserError:  # a template that rewrites earlier turns, or takes one question only
+        followed = alone
     shared = takewhile(lambda pair: pair[0] == pair[1], zip(alone, followed, strict=False))
     known = added_tokens(tokenizer)
     if common := [token for token, _ in shared if token in known]:

@@ -141,11 +141,30 @@ def _closed(text: str, upto: str, stops: Sequence[str]) -> int:
     return end
 
 
-def by_markers(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Rendered:
+def by_markers(added: Sequence[str]) -> Find:
     """Turns by the template's own markers.
 
+    Args:
+        added: the added tokens. Some templates mark the invitation as well, which a model is asked with and does not
+            say; where a whole conversation has only a part of it, that part ends with such a token.
+    """
+
+    def find(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> Rendered:
+        text, parts = _marked(tokenizer, conversation)
+        turns = []
+        for at in conversation.trained:
+            prompt = _prompted(tokenizer, conversation, at, text) or _invited(tokenizer, conversation, at, text, added)
+            turns.append(Turn(at, parts[at], prompt))
+        return Rendered(text, tuple(turns))
+
+    return find
+
+
+def _marked(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -> tuple[str, dict[int, tuple[Span, ...]]]:
+    """The text, and the marked spans of each message of the assistant.
+
     Raises:
-        UserError: which of the marked spans are whose cannot be told.
+        UserError: which of the spans are whose cannot be told.
     """
     text, spans = marked(tokenizer, conversation)
     said = [at for at, message in enumerate(conversation.messages) if message["role"] == "assistant"]
@@ -156,8 +175,19 @@ def by_markers(tokenizer: PreTrainedTokenizerBase, conversation: Conversation) -
             f"the template marks {len(spans)} spans with {{% generation %}} for {len(said)} assistant messages, and "
             "which are whose cannot be proved"
         )
-    turns = (Turn(at, parts[at], _prompted(tokenizer, conversation, at, text)) for at in conversation.trained)
-    return Rendered(text, tuple(turns))
+    return text, parts
+
+
+def _invited(
+    tokenizer: PreTrainedTokenizerBase, conversation: Conversation, at: int, text: str, added: Sequence[str]
+) -> int:
+    """The end of the added token that ends what a text has of an invitation; 0 where it has none of it."""
+    before = replace(conversation, messages=conversation.messages[:at])
+    if not at or not text.startswith(bare := render(tokenizer, before)):
+        return 0
+    shared = commonprefix([text, render(tokenizer, before, prompt=True)])
+    ends = (begin + len(token) for token in added if (begin := shared.rfind(token, len(bare))) >= 0)
+    return max(ends, default=0)
 
 
 def _counted(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, said: Sequence[int]) -> list[int]:
