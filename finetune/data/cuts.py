@@ -1,10 +1,10 @@
 """From places in a text to places among its tokens, proved on ids.
 
 A place is proved when the text before it, tokenized alone, gives the first tokens of the whole. Text is cut at added
-tokens (`<|im_start|>`) before anything else happens to it, so what stands before such a token changes nothing after it:
-it is enough to tokenize from the last added token on. `<|im_start|>assistant\\n` is the same text in every turn of every
-row and is tokenized once. Where added tokens of the text and of the ids do not match one to one, the whole text before
-the place is tokenized, which is the proof as it is defined.
+tokens (`<|im_start|>`) before anything else happens to it, so what stands before such a token changes nothing after
+it: it is enough to tokenize from the last added token on. `<|im_start|>assistant\\n` is the same text in every turn
+of every row and is tokenized once. Where added tokens of the text and of the ids do not match one to one, the whole
+text before the place is tokenized, which is the proof as it is defined.
 
 Knows no roles and no templates.
 """
@@ -77,11 +77,9 @@ class Cuts:
     def _anchor(self, text: str, end: int) -> tuple[int, str]:
         """Where the last added token before a place begins, and its text; the beginning where there is none."""
         for begin in (max(0, end - NEAR), 0):
-            last = None
-            for last in self.pattern.finditer(text, begin, end):
-                pass
-            if last:
-                return last.start(), last[0]
+            found = list(self.pattern.finditer(text, begin, end))
+            if found:
+                return found[-1].start(), found[-1][0]
         return 0, ""
 
     def _index(self, row: Tokenized, start: int, token: str) -> int | None:

@@ -6,13 +6,12 @@ what `<think>` and `</think>` enclose. Knows no tokens.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from os.path import commonprefix
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from finetune.data.conversations import Conversation, Message
-from finetune.data.templates import render
+from finetune.data.templates import render, shared
 from finetune.data.turns import Span, Turn
 from finetune.errors import UserError
 
@@ -69,7 +68,7 @@ def _difference(
     other = render(tokenizer, replace(conversation, messages=messages))
     if other == text:
         return None
-    start = len(commonprefix([text, other]))
+    start = shared(text, other)
     end = start + len(text) - len(other)
     if end <= start or text[end:] != other[start:] or start < turn.start or end > turn.end:
         raise UserError(

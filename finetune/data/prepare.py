@@ -9,7 +9,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from finetune.config.schema import Config, DatasetConfig
 from finetune.config.task import Account, Facts
-from finetune.data import sources, store
+from finetune.data import audit, duplicates, sources, store
 from finetune.errors import UserError
 from finetune.models import model, tokenizer
 from finetune.models.source import Source, resolve
@@ -68,6 +68,7 @@ def _inputs(
     return {
         "version": VERSION,
         "rows": {split: store.content_hash(rows) for split, rows in raw.items()},
+        "removed": [config.dataset.deduplicate, config.dataset.decontaminate],
         "task": asdict(config.task),
         "facts": facts,
         "tokenizer": store.tokenizer_hash(words),
@@ -83,14 +84,18 @@ def _build(
     words: PreTrainedTokenizerBase,
     max_length: int,
 ) -> dict[str, Any]:
-    report = {}
+    encoded = {}
     for split, rows in raw.items():
         try:
-            encoded = config.task.encode(rows, words, facts, max_length)
+            encoded[split] = config.task.encode(rows, words, facts, max_length)
         except UserError as error:
             raise UserError(f"{split}: {error}") from None
-        report[split] = reported(encoded.account, kept=len(encoded.rows))
-        encoded.rows.save_to_disk(str(target / split))
+    encoded = duplicates.removed(encoded, config.dataset)
+    numbers = audit.audit_all({split: part.rows for split, part in encoded.items()}, facts)
+    report = {}
+    for split, part in encoded.items():
+        report[split] = reported(part.account, kept=len(part.rows)) | {"audit": numbers[split]}
+        part.rows.save_to_disk(str(target / split))
     return report
 
 
@@ -104,7 +109,8 @@ def _check_budget(split: str, found: dict[str, Any], config: DatasetConfig) -> N
     reasons = [
         f"{entry['rows']} × {reason} (first: rows {entry['first']})" for reason, entry in found["dropped"].items()
     ]
-    dropped = found["read"] - found["kept"]
+    asked = sum(found["dropped"][reason]["rows"] for reason in duplicates.ASKED if reason in found["dropped"])
+    dropped = found["read"] - found["kept"] - asked
     if not found["kept"]:
         raise UserError(f"{split}: no row of {found['read']} is left: {'; '.join(reasons)}")
     if dropped > config.max_dropped * found["read"]:

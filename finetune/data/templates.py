@@ -86,8 +86,8 @@ def added_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
 def terminators(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens that end an assistant turn, found by rendering one alone and one that is followed by another turn.
 
-    What both renderings share after the answer is the turn's own: its last special token ends the turn. Where they
-    share none, as with a template that ends the last turn differently, each has its own.
+    What both share after the answer is the turn's own: its last special token ends the turn. Where they share none,
+    as with a template that ends the last turn differently, each has its own.
 
     Raises:
         UserError: there is no template, or it ends a turn with no special token, so a model would never learn to stop.
@@ -156,6 +156,15 @@ def headers(tokenizer: PreTrainedTokenizerBase) -> dict[str, list[int]]:
 def begins_twice(ids: Sequence[int], bos: int | None) -> bool:
     """Whether a text begins with two first tokens, as where a template and a tokenizer both add one."""
     return bos is not None and list(ids[:2]) == [bos, bos]
+
+
+def shared(one: str, other: str) -> int:
+    """How many characters two texts begin with in common; by halving, because comparing slices is quick."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[:middle] == other[:middle] else (low, middle - 1)
+    return low
 
 
 def lost(conversation: Conversation, text: str) -> Iterable[str]:

@@ -10,13 +10,12 @@ Knows characters. That a span is whole tokens is proved in `cuts`.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from os.path import commonprefix
 
 from transformers import PreTrainedTokenizerBase
 
 from finetune.config.task import RowError
 from finetune.data.conversations import Conversation, Message
-from finetune.data.templates import marked, render
+from finetune.data.templates import marked, render, shared
 from finetune.errors import UserError
 
 REWRITTEN = (
@@ -133,7 +132,7 @@ def _why(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, at: int
 
 def _closed(text: str, upto: str, stops: Sequence[str]) -> int:
     """The end of what two texts share, and of the token that ends a turn in each where they part within it."""
-    end = len(commonprefix([text, upto]))
+    end = shared(text, upto)
     for begin in range(max(0, end - max(map(len, stops))), end + 1):
         here = [stop for stop in stops if text.startswith(stop, begin)]
         if here and any(upto.startswith(stop, begin) for stop in stops):
@@ -185,8 +184,8 @@ def _invited(
     before = replace(conversation, messages=conversation.messages[:at])
     if not at or not text.startswith(bare := render(tokenizer, before)):
         return 0
-    shared = commonprefix([text, render(tokenizer, before, prompt=True)])
-    ends = (begin + len(token) for token in added if (begin := shared.rfind(token, len(bare))) >= 0)
+    end = shared(text, render(tokenizer, before, prompt=True))
+    ends = (begin + len(token) for token in added if (begin := text.rfind(token, len(bare), end)) >= 0)
     return max(ends, default=0)
 
 

@@ -74,7 +74,7 @@ class SFT(Task):
         layout, found = detect(train.column_names, columns)
         if self.mask == "completion" and not set(ANSWERS) & set(LAYOUTS[layout].needs):
             raise UserError(
-                f"task.mask=completion needs a column that holds the answer alone, and the rows are of layout {layout}. "
+                f"task.mask=completion needs a column that holds the answer alone, and rows have the layout {layout}. "
                 "Write task.mask=assistant or last_turn, or name dataset.columns.prompt and dataset.columns.completion"
             )
         if self.mask == "per_turn" and layout != "text":
@@ -82,10 +82,10 @@ class SFT(Task):
         return {"layout": layout, "columns": found}
 
     def settle(self, facts: Facts, tokenizer: PreTrainedTokenizerBase, brought: Brought) -> Facts:
-        """The tokens that end a turn: the template's, and those that the model stops at."""
+        """The tokens that end a turn, where they are trained: the template's, and those that the model stops at."""
         from finetune.data.templates import terminators
 
-        if facts["layout"] == "text":
+        if facts["layout"] == "text" or self.eos == "none":
             return facts
         return {**facts, "stops": sorted({*terminators(tokenizer), *brought.stops})}
 

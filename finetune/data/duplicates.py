@@ -1,0 +1,140 @@
+"""Rows that repeat others: copies, near copies, and training rows that are evaluated on as well.
+
+Knows token ids. Near copies are found by MinHash with one permutation (https://arxiv.org/abs/1208.1259) over runs of
+five tokens, and each pair is confirmed by the true share of runs that both have.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from finetune.config.schema import DatasetConfig
+from finetune.config.task import Encoded
+from finetune.data.ragged import Array, Ragged, ragged
+
+RUN, BINS, BAND = 5, 32, 4
+ALIKE = 0.8
+"""The share of runs, of all that either row has, from which on two rows are near copies."""
+COPY, NEAR_COPY, EVALUATED = "a copy of an earlier row", "nearly a copy of an earlier row", "also evaluated on"
+ASKED = (COPY, NEAR_COPY, EVALUATED)
+"""Reasons that the recipe asked for: such rows count as removed, not against `dataset.max_dropped`."""
+
+
+def removed(encoded: dict[str, Encoded], config: DatasetConfig) -> dict[str, Encoded]:
+    """The splits without what the recipe wants out of train: repeated rows, and rows that are evaluated on."""
+    if not len(encoded["train"].rows):
+        return encoded
+    if config.deduplicate != "none":
+        train = _without(encoded["train"], copies(ragged(encoded["train"].rows, "input_ids")), COPY)
+        if config.deduplicate == "near":
+            train = _without(train, near_copies(ragged(train.rows, "input_ids")), NEAR_COPY)
+        encoded = encoded | {"train": train}
+    if config.decontaminate:
+        others = [
+            ragged(part.rows, "input_ids") for split, part in encoded.items() if split != "train" and len(part.rows)
+        ]
+        both = overlap(ragged(encoded["train"].rows, "input_ids"), others)
+        encoded = encoded | {"train": _without(encoded["train"], both, EVALUATED)}
+    return encoded
+
+
+def _without(encoded: Encoded, rows: Iterable[int], reason: str) -> Encoded:
+    """Without some of the rows that were kept, each accounted for by its index among those that were read."""
+    gone, account = set(rows), encoded.account
+    dropped = {index for indices in account.dropped.values() for index in indices}
+    kept = [index for index in range(account.read) if index not in dropped]
+    for at in sorted(gone):
+        account.drop(reason, kept[at])
+    return replace(encoded, rows=encoded.rows.select([at for at in range(len(kept)) if at not in gone]))
+
+
+def copies(ids: Ragged) -> dict[int, int]:
+    """Each row that repeats an earlier one, and the first such row."""
+    first: dict[bytes, int] = {}
+    found = {}
+    for at, key in enumerate(_keys(ids)):
+        if first.setdefault(key, at) != at:
+            found[at] = first[key]
+    return found
+
+
+def overlap(ids: Ragged, others: Iterable[Ragged]) -> list[int]:
+    """The rows that occur in others as well."""
+    known = {key for other in others for key in _keys(other)}
+    return [at for at, key in enumerate(_keys(ids)) if key in known]
+
+
+def _keys(ids: Ragged) -> Iterator[bytes]:
+    wide = np.ascontiguousarray(ids.values, dtype=np.int64)
+    for start, end in zip(ids.offsets[:-1], ids.offsets[1:], strict=True):
+        yield hashlib.blake2b(wide[start:end].tobytes(), digest_size=16).digest()
+
+
+def near_copies(ids: Ragged) -> dict[int, int]:
+    """Each row that nearly repeats an earlier one, and that row."""
+    hashes, owners = _runs(ids)
+    signatures = _signatures(hashes, owners, len(ids))
+    ends = np.searchsorted(owners, np.arange(len(ids) + 1))
+    found: dict[int, int] = {}
+    for start in range(0, BINS, BAND):
+        for first, other in _alike(signatures[:, start : start + BAND]):
+            if other not in found and _share(hashes, ends, first, other) >= ALIKE:
+                found[other] = found.get(first, first)
+    return found
+
+
+def _runs(ids: Ragged) -> tuple[Array, Array]:
+    """A hash of every run of tokens, and the row it is in; a row shorter than a run has none."""
+    values = ids.values.astype(np.uint64)
+    count = max(0, len(values) - RUN + 1)
+    hashes = np.zeros(count, np.uint64)
+    for step in range(RUN):
+        # Odd constants of splitmix64, so that neighbouring ids land far apart.
+        hashes = (hashes ^ values[step : step + count]) * np.uint64(0xBF58476D1CE4E5B9)
+        hashes ^= hashes >> np.uint64(31)
+    owners = np.repeat(np.arange(len(ids)), ids.lengths())
+    inside = owners[:count] == owners[RUN - 1 :][:count]
+    return hashes[inside], owners[:count][inside]
+
+
+def _signatures(hashes: Array, owners: Array, rows: int) -> Array:
+    """The smallest hash in each of the bins of a row; shape (rows, BINS). An empty bin borrows from the next one."""
+    bins = (hashes >> np.uint64(59)).astype(np.int64)
+    signatures = np.full(rows * BINS, np.iinfo(np.uint64).max, np.uint64)
+    np.minimum.at(signatures, owners * BINS + bins, hashes)
+    table = signatures.reshape(rows, BINS)
+    for _ in range(BINS):
+        empty = table == np.iinfo(np.uint64).max
+        if not empty.any():
+            break
+        table = np.where(empty, np.roll(table, -1, axis=1), table)
+    return table
+
+
+def _alike(band: Array) -> Iterator[tuple[int, int]]:
+    """Pairs of rows that share a band: the first of them, and each later one. Rows without runs share nothing."""
+    full = np.flatnonzero((band != np.iinfo(np.uint64).max).all(axis=1))
+    if not len(full):
+        return
+    _, first, group = np.unique(band[full], axis=0, return_index=True, return_inverse=True)
+    firsts = full[first[group.reshape(-1)]]
+    for at in np.flatnonzero(firsts != full):
+        yield int(firsts[at]), int(full[at])
+
+
+def _share(hashes: Array, ends: Array, one: int, other: int) -> float:
+    """The share of runs that both rows have, of those that either has (Jaccard)."""
+    left, right = (set(hashes[ends[at] : ends[at + 1]].tolist()) for at in (one, other))
+    return len(left & right) / max(1, len(left | right))
+
+
+def count(ids: Ragged, others: Iterable[Ragged] = ()) -> dict[str, Any]:
+    """How many rows repeat an earlier one, nearly repeat one, or occur in others as well."""
+    exact = copies(ids)
+    near = near_copies(ids)
+    return {"exact": len(exact), "near": len(near.keys() - exact.keys()), "evaluated": len(overlap(ids, others))}
