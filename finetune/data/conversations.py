@@ -75,7 +75,7 @@ def _message(turn: dict[str, Any]) -> Message:
     role = SHAREGPT_ROLES.get(role, role)
     if role not in ROLES:
         raise RowError(f"unknown role {role!r}, expected one of {', '.join(ROLES)}")
-    if not content and not kept.get("tool_calls"):
+    if not (content.strip() if isinstance(content, str) else content) and not kept.get("tool_calls"):
         raise RowError(f"a message of {role} has no content")
     if content is None:
         return {"role": role, **kept}

@@ -91,7 +91,8 @@ def check_field(conversations: Any, field: str) -> None:
     """
     seen: set[str] = set()
     for turns in conversations:
-        seen.update(name for turn in turns or [] for name, value in turn.items() if value is not None)
+        said = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+        seen.update(name for turn in said for name, value in turn.items() if value is not None)
         if field in seen:
             return
     hint = did_you_mean(field, seen)

@@ -23,7 +23,8 @@ body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 s
 main { max-width: 1080px; margin: 0 auto; padding: 28px 20px 60px; }
 h1 { font-size: 22px; margin: 0 0 2px; } h2 { font-size: 13px; margin: 0 0 10px; color: var(--dim); font-weight: 600; }
 .sub { color: var(--dim); margin: 0 0 20px; overflow-wrap: anywhere; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 14px; margin-bottom: 24px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 14px;
+  align-items: start; margin-bottom: 24px; }
 .card, .row { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; } td { padding: 2px 0; vertical-align: top; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; padding-left: 12px; }
@@ -32,7 +33,7 @@ td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowra
 .axis { display: flex; justify-content: space-between; color: var(--dim); font-size: 12px; }
 .row { margin-bottom: 16px; } .row header { display: flex; gap: 14px; flex-wrap: wrap; margin-bottom: 8px; }
 .row header b { font-size: 15px; } .row header span { color: var(--dim); }
-.label { background: var(--trained); color: var(--trained-ink); border-radius: 6px; padding: 0 8px; }
+.row header .label { background: var(--trained); color: var(--trained-ink); border-radius: 6px; padding: 0 8px; }
 .turn { border-left: 3px solid var(--text); padding: 2px 0 2px 12px; margin: 6px 0; }
 .turn > small { color: var(--dim); display: block; font-size: 12px; }
 .system { border-color: var(--system); } .user { border-color: var(--user); } .tool { border-color: var(--tool); }
@@ -42,7 +43,8 @@ td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowra
 .tokens i.t { background: var(--trained); color: var(--trained-ink); opacity: 1; }
 .tokens s { text-decoration: none; color: var(--dim); }
 .seam { border-top: 2px dashed var(--tool); margin: 10px 0 4px; color: var(--tool); font-size: 12px; }
-.key i { font-style: normal; border-radius: 3px; padding: 0 6px; background: var(--trained); color: var(--trained-ink); }
+.key i { font-style: normal; border-radius: 3px; padding: 0 6px;
+  background: var(--trained); color: var(--trained-ink); }
 """
 ROLES = ("system", "user", "assistant", "tool")
 

@@ -111,14 +111,20 @@ def _shown(row: dict[str, Any], index: int, prepared: Prepared, heads: dict[str,
 def _units(
     tokenizer: Any, ids: Sequence[int], names: Sequence[str], trained: Sequence[bool], starts: set[int]
 ) -> Iterator[Unit]:
-    start = 0
+    start, before = 0, 0
     for at in range(1, len(ids) + 1):
-        text = tokenizer.decode(ids[start:at])
+        text = _after(tokenizer, ids[before:start], ids[start:at])
         # A letter of several tokens is whole with the last of them; no letter has more than four bytes.
         if text.endswith("�") and at - start < 4 and at < len(ids):
             continue
         yield Unit(text, tuple(ids[start:at]), names[start], trained[start], start in starts)
-        start = at
+        before, start = start, at
+
+
+def _after(tokenizer: Any, before: Sequence[int], ids: Sequence[int]) -> str:
+    """The text of tokens behind others, which decides whether a space is before them."""
+    first, both = (str(tokenizer.decode(list(part))) if part else "" for part in (before, [*before, *ids]))
+    return both[len(first) :] if both.startswith(first) else str(tokenizer.decode(list(ids)))
 
 
 def roles(ids: Ragged, heads: dict[str, list[int]]) -> Array:

@@ -78,7 +78,8 @@ class SFT(Task):
                 "Write task.mask=assistant or last_turn, or name dataset.columns.prompt and dataset.columns.completion"
             )
         if self.mask == "per_turn" and layout != "text":
-            labels.check_field((train[found[role]] for role in LAYOUTS[layout].needs), self.turn_weight)
+            columns_of_turns = [found[role] for role in LAYOUTS[layout].needs]
+            labels.check_field((turns for name in columns_of_turns for turns in train[name]), self.turn_weight)
         return {"layout": layout, "columns": found}
 
     def settle(self, facts: Facts, tokenizer: PreTrainedTokenizerBase, brought: Brought) -> Facts:
