@@ -70,6 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     data = _config_verb(verbs, "data", "show rows as they would be trained", _data)
     data.add_argument("--rows", type=int, default=3, help="how many (default 3)")
     data.add_argument("--split", default="train", help="of which split (default train)")
+    data.add_argument("--row", type=int, help="this one only")
+    data.add_argument("--worst", action="store_true", help="the longest, and those with the least that is trained")
+    data.add_argument("--source", help="only rows of this source of a mixture")
+    data.add_argument("--html", type=Path, metavar="FILE", help="write them as a page as well")
     evaluate = _run_verb(verbs, "evaluate", "score the model of a run", _evaluate)
     evaluate.add_argument("--split", default="validation", help="validation or test (default validation)")
     predict = _run_verb(verbs, "predict", "answer prompts or label texts with the model of a run", _predict)
@@ -177,9 +181,11 @@ def _data(options: argparse.Namespace) -> None:
     config, _ = load_config(options.overrides)
     from finetune import console
     from finetune.data.prepare import prepare
+    from finetune.data.preview import Choice
 
     with console.session():
-        console.show_rows(prepare(config), options.split, options.rows)
+        choice = Choice(options.split, options.rows, options.row, options.worst, options.source)
+        console.show_rows(prepare(config), choice, options.html)
 
 
 def _evaluate(options: argparse.Namespace) -> None:

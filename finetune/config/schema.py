@@ -99,6 +99,10 @@ class DatasetConfig:
     """At most this many rows of each split, the first ones."""
     max_dropped: Share = 0.01
     """The largest share of a split that may be dropped."""
+    deduplicate: Literal["none", "exact", "near"] = "none"
+    """Remove training rows that repeat an earlier one, or nearly do. Found and reported in any case."""
+    decontaminate: bool = False
+    """Remove training rows that are evaluated on as well. Found and reported in any case."""
 
 
 @dataclass(kw_only=True)

@@ -29,6 +29,10 @@ Facts = dict[str, Any]
 """What a task learned from the training split, JSON-able: columns, labels. Made once, stored with the data."""
 
 
+NOTES = "notes"
+"""Beside the columns of an encoded row, what its account counts."""
+
+
 class RowError(ValueError):
     """Raised while a row is read: the row is dropped, and counted under this reason."""
 
@@ -79,6 +83,16 @@ class Encoder:
     """Tokens at which the tokenizer itself cuts, for rows that a slice would spoil; the rest is left whole."""
 
 
+@dataclass(frozen=True)
+class Brought:
+    """What a model brings of its own that rows must agree with."""
+
+    labels: tuple[str, ...] = ()
+    """Names of the labels of its head, in the order of their ids; none where they were never named."""
+    stops: tuple[int, ...] = ()
+    """Tokens that its generation config stops at."""
+
+
 @dataclass(kw_only=True)
 class Task:
     """The interface. Fields of a subclass are the options a user can set under `task:`."""
@@ -108,6 +122,14 @@ class Task:
             UserError: a column is missing or holds something else than the task needs.
         """
         raise NotImplementedError
+
+    def settle(self, facts: Facts, tokenizer: PreTrainedTokenizerBase, brought: Brought) -> Facts:
+        """The facts, made to agree with what the tokenizer and the model bring.
+
+        Raises:
+            UserError: they cannot agree.
+        """
+        return facts
 
     def join(self, facts: Sequence[Facts]) -> list[Facts]:
         """The facts of several sources, made to agree on what one model learns.

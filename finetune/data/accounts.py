@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from finetune.config.task import Account
+from finetune.data.duplicates import ASKED
 from finetune.data.shards import Array
 from finetune.errors import UserError
 
@@ -71,7 +72,8 @@ def _check(called: str, found: Report, max_dropped: float) -> None:
     reasons = "; ".join(
         f"{entry['rows']} × {reason} (first: rows {entry['first']})" for reason, entry in found["dropped"].items()
     )
-    dropped = found["read"] - found["kept"]
+    asked = sum(entry["rows"] for reason, entry in found["dropped"].items() if reason in ASKED)
+    dropped = found["read"] - found["kept"] - asked
     if not found["kept"]:
         raise UserError(f"{called}: no row of {found['read']} is left: {reasons}")
     if dropped > max_dropped * found["read"]:

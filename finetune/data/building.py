@@ -6,13 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from finetune.config.schema import Config
 from finetune.config.task import Account, Encoder, Facts
-from finetune.data import accounts, encoding, index, lengths, mixture, packing, splits, store
+from finetune.data import accounts, audit, duplicates, encoding, index, lengths, mixture, packing, splits, store
 from finetune.data.accounts import Report
 from finetune.data.lengths import Limit
+from finetune.data.rows import Rows
 from finetune.data.shards import Array, Shard
 from finetune.data.sources import DataSource
 from finetune.data.splits import Split
@@ -49,14 +51,17 @@ class Build:
         Raises:
             UserError: the data cannot be read, encoded or packed.
         """
-        report, shards = {}, {}
-        for split in dict.fromkeys(name for found in self.raw for name in found):
-            parts = list(self._tokenized(split))
-            pieces = [self._fitted(part, at, split) for at, part in enumerate(parts)]
-            shards[split] = [[part.shard.folder.name, part.shard.source] for part in parts]
-            made = self._arranged(pieces, parts, split)
+        splits = dict.fromkeys(name for found in self.raw for name in found)
+        parts = {split: list(self._tokenized(split)) for split in splits}
+        pieces = {split: [self._fitted(*part, split) for part in enumerate(parts[split])] for split in splits}
+        pieces["train"] = self._wanted(pieces, parts)
+        numbers = audit.audit_all({split: _rows(parts[split], pieces[split]) for split in splits}, self.facts[0])
+        report = {}
+        for split in splits:
+            made = self._arranged(pieces[split], parts[split], split)
             index.save(folder / split, *made)
-            report[split] = self._report(split, parts, pieces, made)
+            report[split] = self._report(split, parts[split], pieces[split], made) | {"audit": numbers[split]}
+        shards = {split: [[part.shard.folder.name, part.shard.source] for part in parts[split]] for split in splits}
         return {"facts": self.facts[0], "max_length": self.max_length, "report": report, "shards": shards}
 
     @cached_property
@@ -67,13 +72,12 @@ class Build:
     @cached_property
     def facts(self) -> list[Facts]:
         """What the task learned from each source."""
-        task = self.config.task
-        return task.join(
-            [
-                task.describe(found["train"].rows, source.config.columns)
-                for found, source in zip(self.raw, self.data, strict=True)
-            ]
-        )
+        task, brought = self.config.task, model.brought(self.config.model, self.source)
+        described = [
+            task.describe(found["train"].rows, source.config.columns)
+            for found, source in zip(self.raw, self.data, strict=True)
+        ]
+        return [task.settle(facts, self.words, brought) for facts in task.join(described)]
 
     @cached_property
     def words(self) -> PreTrainedTokenizerBase:
@@ -112,7 +116,19 @@ class Build:
         folder = store.find_or_build(store.SHARDS, inputs, encode)
         return Tokenized(Shard(folder, source.name), Account(**store.read(folder / ACCOUNT)), encoder)
 
-    def _fitted(self, part: Tokenized, at: int, split: str) -> Array:
+    def _wanted(self, pieces: dict[str, list[Array]], parts: dict[str, list[Tokenized]]) -> list[Array]:
+        """The pieces of train without the rows that the recipe wants out, which are accounted for."""
+        rows = {split: _rows(parts[split], found) for split, found in pieces.items()}
+        others = [part for split, part in rows.items() if split != "train"]
+        gone = duplicates.unwanted(rows["train"], others, self.config.dataset)
+        for at, reason in gone.items():
+            piece = rows["train"].pieces[at]
+            part = parts["train"][piece["shard"]]
+            part.account.drop(reason, int(part.shard.numbers[piece["row"]]))
+        kept = np.delete(rows["train"].pieces, list(gone))
+        return [kept[kept["shard"] == at] for at in range(len(parts["train"]))]
+
+    def _fitted(self, at: int, part: Tokenized, split: str) -> Array:
         wrapped = split == "train" and self.config.packing.strategy == "wrapped"
         limit = Limit(UNLIMITED if wrapped else self.max_length, part.encoder.overlong)
         try:
@@ -147,3 +163,8 @@ class Build:
 
     def _called(self, split: str, source: str) -> str:
         return f"{split} of {source}" if len(self.data) > 1 else split
+
+
+def _rows(parts: list[Tokenized], pieces: list[Array]) -> Rows:
+    """Rows as they are kept, before they are mixed and packed."""
+    return Rows([part.shard for part in parts], np.concatenate(pieces))

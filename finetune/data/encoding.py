@@ -12,7 +12,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from finetune.config.task import Account, Encoder, RowError
+from finetune.config.task import NOTES, Account, Encoder, RowError
 from finetune.data.shards import IGNORED, Columns, Part, Writer, part_of
 from finetune.errors import UserError
 
@@ -147,8 +147,10 @@ def _trainable(
     for number, columns in rows:
         if encoder.labels != "row" and nothing_to_train(columns["labels"]):
             account.drop("nothing to train", number)
-        else:
-            yield number, columns
+            continue
+        for what in columns.pop(NOTES, ()):
+            account.note(what)
+        yield number, columns
 
 
 def nothing_to_train(labels: Sequence[int]) -> bool:

@@ -66,6 +66,23 @@ class Rows:
         pieces = self.pieces[self.starts[at] : self.starts[at + 1]]
         return [int(self.shards[shard].numbers[row]) for shard, row in zip(pieces["shard"], pieces["row"])]
 
+    def tokens(self, column: str) -> Array:
+        """A column of all tokens, rows end to end; labels that are kept as a mask come as ids."""
+        if column == "labels" and self.shards[0].masks:
+            return np.where(self.tokens("trained"), self.tokens("input_ids"), IGNORED)
+        stored = "labels" if column == "trained" else column
+        shards = self.pieces["shard"]
+        if not len(self.pieces):
+            return np.empty(0, np.int64)
+        # A stretch is what lies end to end in one shard; the whole of one is not copied.
+        ends = self.pieces["begin"] + self.pieces["length"]
+        breaks = np.flatnonzero((self.pieces["begin"][1:] != ends[:-1]) | (shards[1:] != shards[:-1])) + 1
+        first, last = np.append(0, breaks), np.append(breaks - 1, len(ends) - 1)
+        stretches = zip(shards[first].tolist(), self.pieces["begin"][first].tolist(), ends[last].tolist(), strict=True)
+        found = [self.shards[s].per_token[stored][begin:end] for s, begin, end in stretches]
+        values = found[0] if len(found) == 1 else np.concatenate(found)
+        return values if column != "trained" or values.dtype == bool else values != IGNORED
+
     def _row(self, at: int) -> Columns:
         pieces = self.pieces[self.starts[at] : self.starts[at + 1]].tolist()
         shards = self.shards

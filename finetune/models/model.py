@@ -1,17 +1,18 @@
 """The model: its config, its skeleton without weights, the base with weights. Knows no adapter and no trainer."""
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 
 from finetune.config.options import resolve
 from finetune.config.schema import ModelConfig
 from finetune.config.suggest import did_you_mean
-from finetune.config.task import Facts, Task
+from finetune.config.task import Brought, Facts, Task
 from finetune.errors import MachineError, UserError
 from finetune.models import quantization as quantizers
 from finetune.models.precision import DTYPES, device
@@ -34,6 +35,32 @@ def config(model: ModelConfig, source: Source, task: Task, facts: Facts) -> Pret
     Raises:
         UserError: there is no config at the source, or an override it does not have.
     """
+    found = _own_config(model, source)
+    found.update(task.model_kwargs(facts))
+    return found
+
+
+def brought(model: ModelConfig, source: Source) -> Brought:
+    """What the model has of its own that rows must agree with: named labels, tokens that generation stops at.
+
+    Raises:
+        UserError: there is no config at the source, or an override it does not have.
+    """
+    own = _own_config(model, source)
+    try:
+        stops = GenerationConfig.from_pretrained(source.path, revision=source.revision).eos_token_id
+    except (OSError, ValueError):  # a model that generates nothing has none
+        stops = own.get_text_config().eos_token_id
+    return Brought(_labels(own), tuple(stops if isinstance(stops, list) else [] if stops is None else [stops]))
+
+
+def _labels(config: PretrainedConfig) -> tuple[str, ...]:
+    """The names of a head's labels; `LABEL_0` is how transformers names what has no name."""
+    names = [str(name) for _, name in sorted((config.id2label or {}).items(), key=lambda item: int(item[0]))]
+    return () if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else tuple(names)
+
+
+def _own_config(model: ModelConfig, source: Source) -> PretrainedConfig:
     try:
         found = AutoConfig.from_pretrained(
             source.path, revision=source.revision, trust_remote_code=model.trust_remote_code
@@ -47,7 +74,6 @@ def config(model: ModelConfig, source: Source, task: Task, facts: Facts) -> Pret
             hint = did_you_mean(name, found.to_dict())
             raise UserError(f"model.config.{name}: {found.model_type} has no such value. {hint}".rstrip())
         _set(found, name, value)
-    found.update(task.model_kwargs(facts))
     return found
 
 

@@ -53,6 +53,33 @@ def late(prepared: Prepared) -> Iterator[Check]:
     if trained is not None:
         tokens = prepared.report["train"]["notes"]["tokens"]
         yield Check("trained tokens", f"{trained} of {tokens} ({trained / tokens:.0%})")
+    yield from audited(prepared)
+
+
+def audited(prepared: Prepared) -> Iterator[Check]:
+    """What the numbers of the rows say: trained ends of turns, and rows that repeat others."""
+    for split, account in prepared.report.items():
+        numbers = account["audit"]
+        if "rows with a trained end" in numbers:
+            yield Check(f"ends of {split}", _ends(split, account))
+    copied = prepared.report["train"]["audit"]["duplicates"]
+    near = "near copies not looked for in so many" if copied["near"] is None else f"{copied['near']} near copies"
+    yield Check("repeated rows", f"{copied['exact']} copies in train, {near}")
+    yield Check("overlap", f"{copied['evaluated']} rows of train are evaluated on as well")
+
+
+def _ends(split: str, account: dict[str, Any]) -> str:
+    """Every row but a truncated one must hold a token in its loss that ends a turn."""
+    numbers, kept = account["audit"], account["audit"]["rows"]
+    without = kept - numbers["rows with a trained end"]
+    # A row that was cut has lost its end, and of the parts of one that was split only the last has it.
+    if without > account["notes"].get("truncated", 0) + kept - account["kept"]:
+        raise UserError(
+            f"{split}: {without} rows have no trained token that ends a turn (first of those kept: "
+            f"{numbers['rows without']}), so the model would not learn to stop. Where that is meant, write "
+            "task.eos=none"
+        )
+    return f"{kept - without} of {kept} rows train a token that ends a turn"
 
 
 def _processes() -> str:

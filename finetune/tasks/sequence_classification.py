@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.task import Encoder, Facts, RowError, Task
+from finetune.config.task import Brought, Encoder, Facts, RowError, Task
 from finetune.data import classes
 from finetune.data.classes import MULTI, REGRESSION, SINGLE
 from finetune.errors import UserError
@@ -49,6 +49,10 @@ class SequenceClassification(Task):
     def join(self, facts: Sequence[Facts]) -> list[Facts]:
         """The labels of all sources, in one order."""
         return classes.join(facts)
+
+    def settle(self, facts: Facts, tokenizer: PreTrainedTokenizerBase, brought: Brought) -> Facts:
+        """Labels in the order of the model's own head, where it has names for them."""
+        return {**facts, "labels": classes.agreed(facts["labels"], brought.labels) if facts["labels"] else []}
 
     def encoder(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoder:
         """Token ids and the label's id, ids or value."""

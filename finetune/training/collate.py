@@ -13,7 +13,7 @@ import torch
 from finetune.data.shards import IGNORED, Array
 
 Row = dict[str, Any]
-Collate = Callable[[Sequence[Row]], dict[str, Any]]
+Collate = Callable[[list[Row]], dict[str, Any]]
 VARIABLE_LENGTH = ("flash",)
 """How the names of attention implementations begin, or what they hold, that take boundaries of documents."""
 

@@ -17,7 +17,8 @@ from tiny import (
 )
 
 from finetune.config.task import RowError
-from finetune.data import labels
+from finetune.data import labels, templates
+from finetune.data.conversations import Conversation
 from finetune.errors import UserError
 from finetune.tasks.sft import SFT
 
@@ -47,6 +48,12 @@ TEMPLATES = {
 }
 
 
+def label(chats, tokenizer, mask="assistant", **policy):
+    """As the task does: the mask chooses messages, the policy what of them is trained."""
+    labeler = labels.Labeler(tokenizer, labels.Policy(whole=mask == "all", **policy))
+    return labeler([Conversation(chat, trained=labels.chosen(chat, mask)) for chat in chats])
+
+
 def said(chat):
     return [message["content"] for message in chat if message["role"] == "assistant"]
 
@@ -60,62 +67,62 @@ def tokenizer_for(name):
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_exactly_the_assistants_words_and_their_end_are_trained(template, chat):
     tokenizer, stop = tokenizer_for(template)
-    (row,) = labels.label([chat], tokenizer, "assistant")
+    (row,) = label([chat], tokenizer, "assistant")
     assert trained_text(tokenizer, row.input_ids, row.labels) == "".join(text + stop for text in said(chat))
-    assert tokenizer.decode(row.input_ids) == labels.render(tokenizer, chat)
+    assert tokenizer.decode(row.input_ids) == templates.render(tokenizer, Conversation(chat))
 
 
 @pytest.mark.parametrize("chat", CHATS.values(), ids=CHATS)
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_last_turn_trains_the_last_words_only(template, chat):
     tokenizer, stop = tokenizer_for(template)
-    (row,) = labels.label([chat], tokenizer, "last_turn")
+    (row,) = label([chat], tokenizer, "last_turn")
     assert trained_text(tokenizer, row.input_ids, row.labels) == said(chat)[-1] + stop
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_all_trains_every_token(template):
     tokenizer, _ = tokenizer_for(template)
-    (row,) = labels.label([CHATS["three turns"]], tokenizer, "all")
+    (row,) = label([CHATS["three turns"]], tokenizer, "all")
     assert row.labels == row.input_ids
-    assert tokenizer.decode(row.labels) == labels.render(tokenizer, CHATS["three turns"])
+    assert tokenizer.decode(row.labels) == templates.render(tokenizer, Conversation(CHATS["three turns"]))
 
 
 @pytest.mark.parametrize("mask", ["assistant", "last_turn"])
 def test_markers_and_prefixes_agree(mask):
-    by_markers = labels.label(list(CHATS.values()), chat_tokenizer(MARKED), mask)
-    by_prefixes = labels.label(list(CHATS.values()), chat_tokenizer(CHATML), mask)
+    by_markers = label(list(CHATS.values()), chat_tokenizer(MARKED), mask)
+    by_prefixes = label(list(CHATS.values()), chat_tokenizer(CHATML), mask)
     assert by_markers == by_prefixes
 
 
 @pytest.mark.parametrize("marker", ["{% generation %}", "{%- generation %}", "{%generation%}", "{% generation -%}"])
 def test_markers_are_found_however_they_are_written(marker):
-    assert labels.has_markers(chat_tokenizer(MARKED.replace("{% generation %}", marker)))
+    assert templates.has_markers(chat_tokenizer(MARKED.replace("{% generation %}", marker)))
 
 
 def test_a_template_that_speaks_of_generation_has_no_markers():
-    assert not labels.has_markers(chat_tokenizer(CHATML + "{# {% generation_config %} #}"))
+    assert not templates.has_markers(chat_tokenizer(CHATML + "{# {% generation_config %} #}"))
 
 
 def test_a_batch_is_labelled_as_each_row_alone():
     tokenizer = chat_tokenizer()
-    alone = [labels.label([chat], tokenizer, "assistant")[0] for chat in CHATS.values()]
-    assert labels.label(list(CHATS.values()), tokenizer, "assistant") == alone
+    alone = [label([chat], tokenizer, "assistant")[0] for chat in CHATS.values()]
+    assert label(list(CHATS.values()), tokenizer, "assistant") == alone
 
 
 def test_a_conversation_without_an_answer_trains_nothing():
-    (row,) = labels.label([turns("hello")], chat_tokenizer(), "assistant")
+    (row,) = label([turns("hello")], chat_tokenizer(), "assistant")
     assert set(row.labels) == {-100}
 
 
 def test_a_template_that_rewrites_history_is_refused_for_every_turn():
     with pytest.raises(UserError, match=r"not a prefix of the whole.*task\.mask=last_turn"):
-        labels.label([CHATS["three turns"]], chat_tokenizer(REWRITING), "assistant")
+        label([CHATS["three turns"]], chat_tokenizer(REWRITING), "assistant")
 
 
 def test_a_template_that_rewrites_history_trains_the_last_turn():
     tokenizer = chat_tokenizer(REWRITING)
-    (row,) = labels.label([CHATS["three turns"]], tokenizer, "last_turn")
+    (row,) = label([CHATS["three turns"]], tokenizer, "last_turn")
     assert trained_text(tokenizer, row.input_ids, row.labels) == "eight<|im_end|>"
     assert "two three" not in tokenizer.decode(row.input_ids)
 
@@ -124,56 +131,56 @@ def test_a_template_that_rewrites_history_trains_the_last_turn():
 def test_a_turn_that_shares_a_token_with_the_template_is_a_fault_of_the_row(template):
     tokenizer = chat_tokenizer(template)
     with pytest.raises(RowError, match="shares a token with the text around it"):
-        labels.label([turns("one", "\n\nfive")], tokenizer, "assistant")
+        label([turns("one", "\n\nfive")], tokenizer, "assistant")
 
 
 @pytest.mark.parametrize(("template", "eos", "expected"), [(CHATML, "</s>", "<|im_end|>"), (EOS, "</s>", "</s>")])
 def test_the_terminator_is_what_the_template_ends_a_turn_with(template, eos, expected):
     tokenizer = chat_tokenizer(template, eos=eos)
-    assert tokenizer.convert_ids_to_tokens(labels.terminator(tokenizer)) == expected
+    assert tokenizer.convert_ids_to_tokens(templates.terminators(tokenizer)) == [expected]
 
 
 def test_a_turn_that_ends_with_a_newline_only_is_refused():
     with pytest.raises(UserError, match=r"ends an assistant turn with '\\n', which holds no special token"):
-        labels.terminator(chat_tokenizer(NEWLINE))
+        templates.terminators(chat_tokenizer(NEWLINE))
 
 
 def test_a_terminator_that_is_not_in_the_vocabulary_is_no_terminator():
     with pytest.raises(UserError, match=r"'<\|eot\|>\\n', which holds no special token"):
-        labels.terminator(chat_tokenizer(CHATML.replace("<|im_end|>", "<|eot|>")))
+        templates.terminators(chat_tokenizer(CHATML.replace("<|im_end|>", "<|eot|>")))
 
 
 def test_an_unknown_token_is_no_terminator():
     tokenizer = chat_tokenizer(CHATML.replace("<|im_end|>", "<unk>"))
     with pytest.raises(UserError, match="holds no special token"):
-        labels.terminator(tokenizer)
+        templates.terminators(tokenizer)
 
 
 def test_markers_that_leave_the_end_of_turn_out_are_refused():
     with pytest.raises(UserError, match="rendered without its end-of-turn token"):
-        labels.label([turns("one", "two")], chat_tokenizer(MARKED_WITHOUT_END), "assistant")
+        label([turns("one", "two")], chat_tokenizer(MARKED_WITHOUT_END), "assistant")
 
 
 def test_a_tokenizer_without_a_template_is_refused():
     with pytest.raises(UserError, match=r"no chat template; write tokenizer\.chat_template"):
-        labels.terminator(chat_tokenizer(None))
+        templates.terminators(chat_tokenizer(None))
 
 
 def test_a_conversation_that_the_template_refuses_is_a_fault_of_the_row():
     chat = [*turns("one", "two"), {"role": "assistant", "content": "three"}]
     with pytest.raises(RowError, match="the chat template refuses the conversation: roles must alternate"):
-        labels.label([chat], chat_tokenizer(STRICT), "assistant")
+        label([chat], chat_tokenizer(STRICT), "assistant")
 
 
 def test_a_conversation_that_begins_with_the_assistant_is_a_fault_of_the_row():
     with pytest.raises(RowError, match="the first message is the assistant's"):
-        labels.label([turns("one", "two")[1:]], chat_tokenizer(), "assistant")
+        label([turns("one", "two")[1:]], chat_tokenizer(), "assistant")
 
 
 def test_a_rendered_first_token_is_not_doubled():
     tokenizer = chat_tokenizer(WITH_BOS, bos=True)
     for mask in ("assistant", "last_turn", "all"):
-        (row,) = labels.label([turns("one", "two")], tokenizer, mask)
+        (row,) = label([turns("one", "two")], tokenizer, mask)
         assert row.input_ids.count(tokenizer.bos_token_id) == 1
 
 
@@ -194,8 +201,8 @@ def test_plain_text_needs_a_token_that_ends_it():
 
 def test_padding_equal_to_the_end_is_masked_by_position_and_the_real_end_is_trained():
     tokenizer = chat_tokenizer(pad="<|im_end|>")
-    rows = labels.label([turns("one", "two"), CHATS["three turns"]], tokenizer, "assistant")
-    batch = SFT().collator(tokenizer)([vars(row) for row in rows])
+    rows = label([turns("one", "two"), CHATS["three turns"]], tokenizer, "assistant")
+    batch = SFT().collator(tokenizer)([{"input_ids": row.input_ids, "labels": row.labels} for row in rows])
     length, stop = len(rows[0].input_ids), tokenizer.eos_token_id
     assert torch.equal(batch["labels"][0, :length], torch.tensor(rows[0].labels))
     assert stop in batch["labels"][0, :length]

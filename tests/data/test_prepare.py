@@ -449,3 +449,17 @@ def test_plain_text_is_wrapped_whole_and_chats_are_not(tmp_path, data):
     assert sum(lengths) == prepared.report["train"]["notes"]["tokens"]
     with pytest.raises(UserError, match=r"packing=wrapped cuts documents anywhere"):
         prepare(config(SFT(), llama(), data, packing=packing))
+
+
+def test_removed_rows_are_accounted_for_by_the_row_that_was_read(data):
+    spoil(data, "train", (0, {"prompt": "x", "completion": ""}), (5, {"prompt": "one 4", "completion": "two train 4"}))
+    spoil(data, "validation", (0, {"prompt": "one 7", "completion": "two train 7"}))
+    made = config(SFT(), llama(), data, deduplicate="exact", decontaminate=True, max_dropped=0.1)
+    prepared = prepare(made)
+    assert prepared.report["train"]["dropped"] == {
+        "a message of assistant has no content": {"rows": 1, "first": [0]},
+        "a copy of an earlier row": {"rows": 1, "first": [5]},
+        "also evaluated on": {"rows": 1, "first": [7]},
+    }
+    assert [prepared.rows("train").numbers(at)[0] for at in range(7)] == [1, 2, 3, 4, 6, 8, 9]
+    assert prepared.report["train"]["audit"]["duplicates"] == {"exact": 0, "near": 0, "evaluated": 0}
