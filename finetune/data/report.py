@@ -52,13 +52,13 @@ def _cards(prepared: Prepared, split: str) -> Iterator[str]:
     yield page.histogram("tokens of a row", numbers["lengths"])
     roles = preview.by_role(prepared, split)
     yield page.shares("trained tokens by role", [(role, every, said) for role, (every, said) in roles.items()])
-    yield page.shares("ends of turns", list(_ends(numbers, kept)))
+    yield page.shares("ends of turns", list(_ends(numbers)))
     yield page.shares("labels", list(_labels(numbers, kept)))
     yield page.table("repeated rows", list(_repeated(numbers["duplicates"])))
     yield page.table("notes", list(account["notes"].items()))
 
 
-def _ends(numbers: dict[str, Any], kept: int) -> Iterator[tuple[str, int, int]]:
+def _ends(numbers: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
     if "rows with a trained end" in numbers:
         yield "rows that train a token that ends a turn", numbers["rows"], numbers["rows with a trained end"]
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -75,9 +76,9 @@ def _add(part: Part, name: str, values: list[Any], follows: bool) -> None:
         return
     lengths = np.fromiter(map(len, values), np.int64, len(values))
     total = int(lengths.sum())
-    whole = follows or not any(isinstance(number, float) for value in values for number in value)
+    whole = follows or not any(isinstance(number, float) for number in chain.from_iterable(values))
     dtype = TOKEN_DTYPES.get(name, "int32") if whole else "float32"
-    part.values[name] = np.fromiter((number for value in values for number in value), dtype, total)
+    part.values[name] = np.fromiter(chain.from_iterable(values), dtype, total)
     part.columns[name] = Column("token" if follows else "list", dtype)
     if not follows:
         part.lengths[name] = lengths

@@ -1,6 +1,6 @@
 """Whether documents that share a row see each other, asked of the model itself. Knows no data and no trainer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ IMPLEMENTATIONS = ("sdpa", "flash_attention_2", "eager", "flex_attention")
 LENGTHS = (7, 5, 9)
 """Tokens of the documents that are tried."""
 
-Collate = Callable[[Sequence[dict[str, Any]]], dict[str, Any]]
+Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
 Collator = Callable[[str], Collate]
 """From an attention implementation to how packed rows become a batch for it."""
 
