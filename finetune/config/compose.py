@@ -190,6 +190,7 @@ def _hydra(
     """The composed config, and each part of it with the file it is from."""
     lines = ["recipe=all", *(f"{group}={option}" for group, option in command.choices.items())]
     # Values are forced in, so that an unknown key meets our validator, which reports all problems at once.
+    lines += [f"hydra.searchpath=[{','.join(_quoted(folder) for folder in _own_folders())}]"]
     lines += [_text(each) if each.is_delete() else f"++{_text(each).lstrip('+')}" for each in command.values]
     try:
         with initialize_config_dir(str(recipes.CONF), version_base="1.3"):
@@ -203,10 +204,21 @@ def _hydra(
     return config, [(_file(part, layers), part) for part in parts]
 
 
+def _own_folders() -> list[Path]:
+    """The user's folders of groups, each of whose files can be read."""
+    for folder in recipes.own_folders:
+        for file in folder.glob("*/*.yaml"):
+            origin.parse(file)
+    return recipes.own_folders
+
+
+def _quoted(folder: Path) -> str:
+    return "'file://" + str(folder).replace("'", "\\'") + "'"
+
+
 def _file(part: ResultDefault, layers: dict[str, Path]) -> Path | None:
     """The file of a part of the config; what is not a file is of Hydra or a method of a library."""
-    file = layers.get(part.config_path or "", recipes.CONF / f"{part.config_path}.yaml")
-    return file if file.is_file() else None
+    return layers.get(part.config_path or "") or recipes.file_of(str(part.config_path))
 
 
 def _in_our_words(error: Exception) -> Problem:
@@ -225,8 +237,9 @@ def _settings(parts: list[tuple[Path | None, ResultDefault]], lineage: Lineage, 
         if file:
             provenance.add(found, {package: Setting(origin.shown(file))} | provenance.of_file(file, package))
         elif package in chosen:
-            choice = Setting(chosen[package], part.config_path and Path(part.config_path).name)
-            provenance.add(found, {package: choice, f"{package}.method": choice})
+            named = f"{package}.{'name' if package == groups.TASK else 'method'}"
+            option = Path(str(part.config_path)).name
+            provenance.add(found, {package: Setting(chosen[package], {}), named: Setting(chosen[package], option)})
     for each in command.values:
         provenance.add(found, provenance.of_value(each.key_or_group, each.value(), COMMAND_LINE))
     return found

@@ -46,7 +46,8 @@ def _schedule(trainer: Node) -> dict[str, Option]:
         from torch.optim.lr_scheduler import ReduceLROnPlateau
         from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
 
-        functions = {each.value: function for each, function in TYPE_TO_SCHEDULER_FUNCTION.items()}
+        schedules: dict[Any, Any] = TYPE_TO_SCHEDULER_FUNCTION
+        functions = {each.value: function for each, function in schedules.items()}
         functions["reduce_lr_on_plateau"] = ReduceLROnPlateau  # the function hands its `**kwargs` on
         return _without(_of_function(functions[kind]), TAKEN) if kind in functions else {}
 
@@ -60,7 +61,9 @@ def _optimizer(trainer: Node) -> dict[str, Option]:
     def derive() -> dict[str, Option]:
         from transformers import trainer_optimizer
 
-        makers = {each.value: maker for each, maker in trainer_optimizer._OPTIMIZER_HANDLERS.items()}
+        makers = {
+            str(getattr(each, "value", each)): maker for each, maker in trainer_optimizer._OPTIMIZER_HANDLERS.items()
+        }
         known = {name: Option({}) for name in _read_from("optim_args", makers[kind])} if kind in makers else {}
         # One function makes all of bitsandbytes' optimizers, and reads these for AdEMAMix alone.
         shared = makers.get(kind) is trainer_optimizer._get_bitsandbytes_optimizer

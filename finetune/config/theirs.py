@@ -68,7 +68,9 @@ def _inside(name: str, value: Any, node: dict[Any, Any], composed: Composed, cho
     if decider and whole[decider] not in choices_of(accepted[decider].schema):
         return
     known = nested.options_in(name, whole)
-    for inner, part in nested.pairs(name, value).items() if known is not None else ():
+    if known is None:
+        return
+    for inner, part in nested.pairs(name, value).items():
         key = f"trainer.{name}.{inner}"
         where = nearest_origin(key, composed.origins)
         if inner not in known:
