@@ -66,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     train = _config_verb(verbs, "train", "train, evaluate and verify a model", _train)
     train.add_argument("-m", "--multirun", action="store_true", help="kept for sweeps")
     _config_verb(verbs, "plan", "check everything and say what a run would do, without training", _plan)
+    rehearse = _config_verb(verbs, "rehearse", "run the whole recipe shrunk, on the processor, in a minute", _rehearse)
+    rehearse.add_argument("--model-type", help="what the model is, such as llama, where that is not to be found out")
+    rehearse.add_argument("--keep", type=Path, metavar="DIR", help="keep everything in this new folder")
     _config_verb(verbs, "show", "print the resolved config", _show)
     data = _config_verb(verbs, "data", "show rows as they would be trained", _data)
     data.add_argument("--rows", type=int, default=3, help="how many (default 3)")
@@ -104,7 +107,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(USER, f"finetune: {message}\n")
 
 
-VERBS = ("train", "plan", "show", "data", "evaluate", "predict", "publish", "recipes", "doctor")
+VERBS = ("train", "plan", "rehearse", "show", "data", "evaluate", "predict", "publish", "recipes", "doctor")
 
 
 def _verb(verbs: "argparse._SubParsersAction[_Parser]", name: str, text: str, verb: Verb) -> argparse.ArgumentParser:
@@ -157,6 +160,19 @@ def _plan(options: argparse.Namespace) -> None:
 
     with console.session():
         console.show_plan(planned(config)[0])
+
+
+def _rehearse(options: argparse.Namespace) -> None:
+    from finetune.config.check import load_config
+
+    config, _ = load_config(options.overrides)
+    # Read when torch is imported: a rehearsal computes on the processor, as every machine can.
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+    from finetune import console
+    from finetune.rehearse.rehearse import in_folder
+
+    with console.session():
+        console.show_rehearsal(in_folder(config, options.keep, options.model_type))
 
 
 def _show(options: argparse.Namespace) -> None:

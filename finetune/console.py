@@ -25,6 +25,8 @@ from finetune.plan import frozen
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
 from finetune.plan.show import account_of, show
+from finetune.rehearse.rehearse import Stage
+from finetune.rehearse.shrink import Replaced
 
 # Markup is off: user data and paths may hold square brackets.
 console = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=not sys.stdout.isatty())
@@ -92,6 +94,18 @@ def conclude(folder: RunFolder) -> None:
 
 def _better(score: float, baseline: float, greater: bool) -> bool:
     return score > baseline if greater else score < baseline
+
+
+def show_rehearsal(stages: Iterable[Replaced | Stage]) -> None:
+    """Print what is replaced and each stage that worked, as they come."""
+    seconds = 0.0
+    for stage in stages:
+        if isinstance(stage, Replaced):
+            console.print(f"instead of {stage.name}: {stage.by}", markup=False, highlight=False)
+        else:
+            console.print(f"✓ {stage.name} in {stage.seconds:.1f} s: {stage.detail}", markup=False, highlight=False)
+            seconds += stage.seconds
+    console.print(f"rehearsed in {seconds:.0f} s", markup=False, highlight=False)
 
 
 def show_rows(prepared: Prepared, split: str, count: int) -> None:

@@ -4,6 +4,7 @@ Knows the order of things. What is replaced, and by what, is decided in the modu
 """
 
 import json
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from finetune import run
 from finetune.artifacts import verify
 from finetune.artifacts.verify import Finding
 from finetune.config.schema import Config
-from finetune.errors import FinetuneError
+from finetune.errors import FinetuneError, UserError
 from finetune.plan.run_folder import RunFolder
 from finetune.rehearse.set_up import set_up
 from finetune.rehearse.shrink import STEPS, Replaced, resumed
@@ -61,6 +62,29 @@ def rehearse(
     yield clock.stage("resumed", _resume(small, first))
     findings = verified(first)
     yield clock.stage("verified", ", ".join(finding.name for finding in findings))
+
+
+def in_folder(config: Config, keep: Path | None, model_type: str | None = None) -> Iterator[Replaced | Stage]:
+    """The rehearsal in a new folder that is kept, or in one that goes when it ends, with the rows in the store.
+
+    Raises:
+        UserError: the folder to keep it in has something in it, or whatever the rehearsal raises.
+    """
+    if keep is not None:
+        yield from rehearse(config, _empty(keep), model_type)
+        return
+    with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
+        yield from rehearse(config, Path(folder), model_type)
+
+
+def _empty(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if next(folder.iterdir(), None) is None:
+            return folder.resolve()
+    except OSError as error:
+        raise UserError(f"--keep {folder} cannot be written: {error.strerror}") from None
+    raise UserError(f"--keep {folder}: there is something in it already; name a new folder")
 
 
 class _Clock:

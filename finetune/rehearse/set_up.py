@@ -3,6 +3,7 @@
 Knows which parts there are. How each is found or made is known in the modules beside it.
 """
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from finetune.rehearse.model import Architecture
 from finetune.rehearse.rows import COUNTS, Rows
 from finetune.rehearse.shrink import Replaced, shrunk
 
+log = logging.getLogger(__name__)
+
 
 def set_up(
     config: Config, folder: Path, model_type: str | None
@@ -34,9 +37,10 @@ def set_up(
         small, replaced = _made(config, architecture, found, folder / str(count))
         try:
             return small, replaced, run.planned(small)
-        except UserError:
+        except UserError as error:
             if not found.are_real or count == COUNTS[-1]:
                 raise
+            log.info("%d rows do not do: %s", count, error)
     raise AssertionError("the last count returns or raises")
 
 
