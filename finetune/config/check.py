@@ -52,17 +52,22 @@ def dump(config: Config) -> dict[str, Any]:
     return values
 
 
-def _problems(composed: Composed) -> list[Problem]:
-    """One problem a key; nothing is said of a group whose choice is wrong already, since it would be of another."""
-    task, wrong_task = _task(composed)
-    unread = {problem.key for problem in composed.problems}
-    if "task" in unread or wrong_task:
-        unread |= {"task", "trainer", "dataset.columns"}
+def chosen_by(composed: Composed) -> tuple[Chosen, list[Problem]]:
+    """The classes that the config chooses, and what is wrong with the choice of the task."""
+    task, wrong = _task(composed)
     classes = {"trainer": task.arguments_class}
     for group in theirs.NOTHING:
         if path := theirs.method_class(group, composed.values.get(group)):
             classes[group] = path
-    chosen = Chosen(task, classes)
+    return Chosen(task, classes), wrong
+
+
+def _problems(composed: Composed) -> list[Problem]:
+    """One problem a key; nothing is said of a group whose choice is wrong already, since it would be of another."""
+    chosen, wrong_task = chosen_by(composed)
+    unread = {problem.key for problem in composed.problems}
+    if "task" in unread or wrong_task:
+        unread |= {"task", "trainer", "dataset.columns"}
     found = [*_code(composed, composed.values), *ours.problems(composed, chosen), *theirs.problems(composed, chosen)]
     first = [*composed.problems, *wrong_task]
     unique = {problem.key: problem for problem in reversed(found) if not _is_below(problem.key, unread)}
