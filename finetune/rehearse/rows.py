@@ -11,7 +11,7 @@ import datasets
 from datasets import Dataset, DatasetDict, IterableDatasetDict, load_dataset
 from datasets.naming import camelcase_to_snakecase
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RepositoryNotFoundError  # type: ignore[attr-defined]
 
 from finetune.config.schema import Config, DatasetConfig
 from finetune.data import sources
@@ -38,10 +38,15 @@ class Rows:
     def saved(self, folder: Path, config: DatasetConfig) -> DatasetConfig:
         """The config of these rows, saved in a folder; their columns play the roles they did."""
         DatasetDict(self.splits).save_to_disk(str(folder))
-        splits = {"train_split": "train", "validation_split": "validation", "stratify": False, "limit": None}
-        test = "test" if "test" in self.splits else None
-        # Of so few rows, one that is dropped is a large share.
-        return replace(_at(config, folder), **splits, test_split=test, max_dropped=0.99)
+        return replace(
+            _at(config, folder),
+            train_split="train",
+            validation_split="validation",
+            test_split="test" if "test" in self.splits else None,
+            stratify=False,
+            limit=None,
+            max_dropped=0.99,  # of so few rows, one that is dropped is a large share
+        )
 
     def texts(self) -> list[str]:
         """Every text in the rows to train on."""
