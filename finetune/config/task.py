@@ -130,8 +130,10 @@ class Task:
 
         Args:
             columns: role to column, as the user named them; roles left out have columns of their usual names.
+        Raises:
+            UserError: the task makes up no rows.
         """
-        raise NotImplementedError
+        raise UserError(f"task={self.name} makes up no rows, so it is rehearsed on its own data: dataset.path=FILE")
 
     def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, str]:
         """For tasks that generate: what the model is asked of a raw row, and the answer the row gives."""

@@ -4,6 +4,7 @@ Knows the order of things. What is replaced, and by what, is decided in the modu
 """
 
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from finetune.artifacts import verify
 from finetune.artifacts.verify import Finding
 from finetune.config.schema import Config
 from finetune.errors import FinetuneError, UserError
+from finetune.plan import frozen
 from finetune.plan.run_folder import RunFolder
 from finetune.rehearse.set_up import set_up
 from finetune.rehearse.shrink import STEPS, Replaced, resumed
@@ -65,7 +67,7 @@ def rehearse(
 
 
 def in_folder(config: Config, keep: Path | None, model_type: str | None = None) -> Iterator[Replaced | Stage]:
-    """The rehearsal in a new folder that is kept, or in one that goes when it ends, with the rows in the store.
+    """The rehearsal in a new folder that is kept, or in one that goes when it ends, with its prepared rows.
 
     Raises:
         UserError: the folder to keep it in has something in it, or whatever the rehearsal raises.
@@ -74,7 +76,11 @@ def in_folder(config: Config, keep: Path | None, model_type: str | None = None) 
         yield from rehearse(config, _empty(keep), model_type)
         return
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as folder:
-        yield from rehearse(config, Path(folder), model_type)
+        try:
+            yield from rehearse(config, Path(folder), model_type)
+        finally:
+            for made in Path(folder).glob("runs/*/*/plan.json"):
+                shutil.rmtree(frozen.read(RunFolder(made.parent)).rows, ignore_errors=True)
 
 
 def _empty(folder: Path) -> Path:
