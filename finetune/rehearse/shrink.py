@@ -18,6 +18,8 @@ LENGTH = {
 }  # fmt: skip
 RESUME = "resume_from_checkpoint"
 """The option of `trainer` that names the checkpoint a run goes on from."""
+OF_LAYERS = ("layers_to_transform", "layers_pattern")
+"""Options of `adapter` that choose among layers by number, of which there are few."""
 NEEDS_GPU = (
     "tf32", "torch_compile", "torch_compile_backend", "torch_compile_mode", "use_liger_kernel", "deepspeed", "fsdp",
     "fsdp_config",
@@ -51,6 +53,7 @@ def shrunk(config: Config, base: Path, data: DatasetConfig, folder: Path) -> tup
             trust_remote_code=False, attn_implementation=None,
         ),
         quantization=quantizer,
+        adapter={name: value for name, value in config.adapter.items() if name not in OF_LAYERS},
         trainer=trainer,
         evaluation=_evaluation(config),
         tracking=TrackingConfig(),
@@ -99,7 +102,7 @@ def _evaluation(config: Config) -> Any:
 
 
 def _switched_off(config: Config) -> list[Replaced]:
-    found = []
+    found = [Replaced(f"adapter.{name}", "every layer that is left") for name in OF_LAYERS if config.adapter.get(name)]
     if config.tracking.report_to:
         found.append(Replaced(f"tracking={', '.join(config.tracking.report_to)}", "metrics.jsonl"))
     if config.publish.to != "none":
