@@ -16,7 +16,7 @@ from finetune.config.suggest import did_you_mean
 from finetune.config.task import Task
 from finetune.errors import UserError
 from finetune.models import source
-from finetune.models.model import skeleton
+from finetune.models.model import override, skeleton, stated
 from finetune.models.source import Source, UnreachableError
 from finetune.rehearse import known
 from finetune.rehearse.architecture import shrink
@@ -37,7 +37,7 @@ class Architecture:
 
 
 def find(model: ModelConfig, model_type: str | None) -> Architecture:
-    """The architecture, from the model's own config or from what is known of it.
+    """The architecture, from the model's own config or from what is known of it, with what the recipe overrides.
 
     Args:
         model_type: a type of transformers, which decides where it is given.
@@ -45,13 +45,16 @@ def find(model: ModelConfig, model_type: str | None) -> Architecture:
         UserError: there is no such type, or the model is not at hand and its type is not known.
     """
     if model_type:
-        return _of_type({"model_type": model_type}, f"{model_type}, as asked for")
+        return _of_type({"model_type": model_type}, model.config, f"{model_type}, as asked for")
     try:
         found = source.resolve(_without_fallback(model))
     except UnreachableError:
         return _known(model)
-    config = AutoConfig.from_pretrained(found.path, revision=found.revision, trust_remote_code=model.trust_remote_code)
-    return Architecture(config, f"{config.model_type}, from its own config", source=found)
+    config = stated(model, found)
+    said = f"{config.model_type}, from its own config"
+    if vars(config).pop("quantization_config", None):
+        said += ", not quantized"
+    return Architecture(config, said, source=found)
 
 
 def _without_fallback(model: ModelConfig) -> ModelConfig:
@@ -67,19 +70,20 @@ def _known(model: ModelConfig) -> Architecture:
     """
     for path in (model.path, model.base_id):
         if values := known.model(path):
-            return _of_type(values, f"{values['model_type']}, as recipes/offline.yaml says of {path}")
+            return _of_type(values, model.config, f"{values['model_type']}, as recipes/offline.yaml says of {path}")
     raise UserError(
         f"model.path={model.path}: the Hub cannot be reached, and nothing is known of this model here. Say what it "
         "is: finetune rehearse --model-type llama recipe=…"
     )
 
 
-def _of_type(values: dict[str, Any], said: str) -> Architecture:
+def _of_type(values: dict[str, Any], overrides: dict[str, Any], said: str) -> Architecture:
     own = {name: value for name, value in values.items() if name not in ("model_type", "family")}
     try:
         config = AutoConfig.for_model(values["model_type"], **own)
     except ValueError:
         raise _no_such_type(values["model_type"]) from None
+    override(config, overrides)
     return Architecture(config, said, family=known.family(values.get("family"), config.model_type))
 
 
@@ -90,20 +94,13 @@ def _no_such_type(name: str) -> UserError:
     return UserError(f"--model-type {name}: transformers has no model of that type. {hint}")
 
 
-def build(
-    architecture: Architecture, overrides: dict[str, Any], tokenizer: PreTrainedTokenizerBase, task: Task, folder: Path
-) -> tuple[str, int]:
+def build(architecture: Architecture, tokenizer: PreTrainedTokenizerBase, task: Task, folder: Path) -> tuple[str, int]:
     """A tiny model in a folder, as a base is published; its class and its number of weights.
 
-    Args:
-        overrides: `model.config` of the recipe; those that state a size are shrunk with the rest.
     Raises:
         UserError: the architecture has no head for the task, or cannot be made small.
     """
-    config = architecture.config
-    for name, value in overrides.items():
-        setattr(config, name, value)
-    small = shrink(config, len(tokenizer) if architecture.source is None else None)
+    small = shrink(architecture.config, len(tokenizer) if architecture.source is None else None)
     if architecture.source is None:
         _agree(small, tokenizer)
     torch.manual_seed(0)

@@ -48,7 +48,7 @@ def _made(config: Config, architecture: Architecture, found: Rows, folder: Path)
     base = folder / "base"
     words, said = _tokenizer(config, architecture, found)
     words.save_pretrained(base)
-    name, weights = model.build(architecture, config.model.config, words, config.task, base)
+    name, weights = model.build(architecture, words, config.task, base)
     data = found.saved(folder / "rows", config.dataset)
     small, others = shrunk(config, base, data, folder.parent / "runs")
     replaced = [

@@ -102,6 +102,10 @@ BAD = {
         ("recipe=sft/smollm2_gsm8k_lora", "dataset.columns.prompt=qestion"),
         "the columns are question, answer. Did you mean question?",
     ),
+    "a value the architecture does not have": (
+        ("recipe=sft/llama3_alpaca_lora", "+model.config.num_hiden_layers=3"),
+        "model.config.num_hiden_layers: llama has no such value. Did you mean num_hidden_layers?",
+    ),
     "a key that is not there": (("recipe=sft/llama3_alpaca_lora", "trainer.learning_rat=1"), "learning_rate"),
 }  # fmt: skip
 
