@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-# Raised when what is derived, or how, changes.
-FORMAT = 5
+DERIVING = ("cache", "options", "derive", "nested", "bounds")
+"""The modules that decide what is derived, and how."""
 LIBRARIES = ("transformers", "trl", "peft", "accelerate", "torch", "pydantic", "bitsandbytes")
 
 
@@ -45,7 +45,7 @@ def digest(value: Any) -> str:
 
 @cache
 def installed() -> str:
-    """A hash of the versions of the libraries, and of how facts are derived from them."""
+    """A hash of the versions of the libraries, and of our code that derives facts from them."""
 
     def of_library(name: str) -> str:
         try:
@@ -53,7 +53,8 @@ def installed() -> str:
         except PackageNotFoundError:
             return "none"
 
-    return digest([FORMAT, *map(of_library, LIBRARIES)])
+    code = [Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8") for name in DERIVING]
+    return digest([code, *map(of_library, LIBRARIES)])
 
 
 def _keep(file: Path, found: Any) -> Any:

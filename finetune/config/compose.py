@@ -42,6 +42,8 @@ class Composed:
     """Dotted key to everything that set it, the last one wins."""
     problems: tuple[Problem, ...] = ()
     recipe: str | None = None
+    notes: tuple[str, ...] = ()
+    """What was written and is idle, because something written later decides."""
 
     @cached_property
     def origins(self) -> dict[str, str]:
@@ -240,6 +242,6 @@ def _settings(parts: list[tuple[Path | None, ResultDefault]], lineage: Lineage, 
             named = f"{package}.{'name' if package == groups.TASK else 'method'}"
             option = Path(str(part.config_path)).name
             provenance.add(found, {package: Setting(chosen[package], {}), named: Setting(chosen[package], option)})
-    for each in command.values:
-        provenance.add(found, provenance.of_value(each.key_or_group, each.value(), COMMAND_LINE))
+    typed = [provenance.of_value(each.key_or_group, each.value(), COMMAND_LINE) for each in command.values]
+    provenance.add(found, {key: setting for each in typed for key, setting in each.items()})
     return found

@@ -5,7 +5,6 @@ Derived from the installed libraries like all others. Knows where they are to be
 
 import ast
 import inspect
-import re
 import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -83,24 +82,11 @@ def _checkpointing(_: Node) -> dict[str, Option]:
     return stored("activation-checkpointing", derive)
 
 
-def _fsdp(_: Node) -> dict[str, Option]:
-    """As the docstring of the arguments class lists them: no class holds them."""
-
-    def derive() -> dict[str, Option]:
-        from transformers import TrainingArguments
-
-        text = (TrainingArguments.__doc__ or "").partition("Supported keys:")[2].partition("DeepSpeed")[0]
-        return {name: Option({}) for name in re.findall(r"^\s*- (\w+) \(", text, re.MULTILINE)}
-
-    return stored("fsdp", derive)
-
-
 NESTED: dict[str, Callable[[Node], dict[str, Option]]] = {
     "lr_scheduler_kwargs": _schedule,
     "optim_args": _optimizer,
     "accelerator_config": lambda _: of("transformers.trainer_pt_utils.AcceleratorConfig"),
     "activation_checkpointing_kwargs": _checkpointing,
-    "fsdp_config": _fsdp,
 }
 
 

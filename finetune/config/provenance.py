@@ -1,7 +1,7 @@
 """Everything that set a key, in order: which file and line, override or rule, and to what. Knows no schema."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ class Setting:
 
     where: str
     value: Any = None
+    layer: int = 0
+    """How late it was laid over the others; what was written together has the same."""
 
 
 Settings = dict[str, list[Setting]]
@@ -22,8 +24,9 @@ Settings = dict[str, list[Setting]]
 
 def add(settings: Settings, later: Mapping[str, Setting]) -> None:
     """Lay more settings over those there are."""
+    layer = 1 + max((found[-1].layer for found in settings.values()), default=-1)
     for key, setting in later.items():
-        settings.setdefault(key, []).append(setting)
+        settings.setdefault(key, []).append(replace(setting, layer=layer))
 
 
 def of_file(file: Path, package: str) -> dict[str, Setting]:
