@@ -1,6 +1,7 @@
 """The rehearsal as a user meets it: what it says, what it leaves behind, what it refuses."""
 
 import json
+import tempfile
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -16,9 +17,10 @@ TORN = "{text: a, prompt: b}"
 
 
 def test_a_rehearsal_says_what_is_replaced_and_leaves_nothing_behind(here, capsys, monkeypatch):
-    monkeypatch.setenv("TMPDIR", str(here))
+    monkeypatch.setattr(tempfile, "tempdir", str(here))
     before = prepared()
-    assert finetune("rehearse", *classify("adapter=lora", "publish=hub", "tracking=wandb")) == 0
+    published = ("publish=hub", "publish.repo_id=me/x", "model.base_id=me/base")
+    assert finetune("rehearse", *classify("adapter=lora", "tracking=wandb", *published)) == 0
     said = capsys.readouterr().out
     for line in (
         "instead of model",

@@ -12,7 +12,8 @@ RECIPE = ("task=sft", "model.path=me/model", "dataset.path=me/data")
 
 
 def small(*more):
-    return shrunk(config((*RECIPE, *more)), Path("base"), DatasetConfig(path="rows"), Path("runs"))
+    adapter = () if any(each.startswith("adapter=") for each in more) else ("adapter=lora",)
+    return shrunk(config((*RECIPE, *adapter, *more)), Path("base"), DatasetConfig(path="rows"), Path("runs"))
 
 
 def said(*more):
@@ -27,9 +28,9 @@ def test_a_plain_recipe_loses_nothing_that_has_to_be_said():
     ("setting", "name", "by"),
     [
         ("tracking=wandb", "tracking=wandb", "metrics.jsonl"),
-        ("publish=hub", "publish=hub", "nothing is uploaded"),
+        ("publish.repo_id=me/x publish=hub", "publish=hub", "nothing is uploaded"),
         ("precision=fp16", "precision=fp16", "auto: fp16 needs a GPU"),
-        ("quantization=gptq", "quantization=gptq", "none: it does not work here"),
+        ("quantization=hqq", "quantization=hqq", "none: it does not work here"),
         (
             "model.attn_implementation=flash_attention_2",
             "model.attn_implementation=flash_attention_2",
@@ -39,7 +40,7 @@ def test_a_plain_recipe_loses_nothing_that_has_to_be_said():
     ],
 )
 def test_what_cannot_be_rehearsed_here_is_left_out_and_said(setting, name, by):
-    assert said(setting)[name] == by
+    assert said(*setting.split())[name] == by
 
 
 def test_layers_chosen_by_number_are_all_that_are_left():
