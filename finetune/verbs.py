@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+from pathlib import Path
 
 from finetune.errors import UserError
 
@@ -13,24 +14,30 @@ def train(options: argparse.Namespace) -> None:
         raise UserError("-m is kept for sweeps, which this version does not run; start one training for each point")
     from finetune.config.check import load_config
 
-    config, _ = load_config(options.overrides)
+    config, composed = load_config(options.overrides)
     from finetune import console
     from finetune.run import run
 
     with console.session():
-        console.conclude(run(config))
+        console.conclude(run(config, composed.notes))
 
 
 def plan(options: argparse.Namespace) -> None:
     """Check everything and say what a run would do."""
     from finetune.config.check import load_config
 
-    config, _ = load_config(options.overrides)
+    config, composed = load_config(options.overrides)
     from finetune import console
-    from finetune.run import planned
+    from finetune.plan import planned
+    from finetune.plan.catalogue import refuse_failed
 
+    folder = options.output or Path(config.output_dir).expanduser() / config.name / "plan"
     with console.session():
-        console.show_plan(planned(config)[0])
+        made, _ = planned.planned(config, composed.notes)
+        console.show_plan(made)
+        planned.write(made, folder)
+        print(f"\nplan: {folder / 'plan.md'}")
+        refuse_failed(made.checks)
 
 
 def rehearse(options: argparse.Namespace) -> None:

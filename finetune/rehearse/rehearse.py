@@ -17,6 +17,8 @@ from finetune.artifacts.verify import Finding
 from finetune.config.schema import Config
 from finetune.errors import FinetuneError, UserError
 from finetune.plan import frozen
+from finetune.plan.catalogue import refuse_failed
+from finetune.plan.planned import planned
 from finetune.plan.run_folder import RunFolder
 from finetune.rehearse.set_up import set_up
 from finetune.rehearse.shrink import STEPS, Replaced, resumed
@@ -35,6 +37,9 @@ class Stage:
     name: str
     detail: str
     seconds: float
+
+    def __str__(self) -> str:
+        return f"✓ {self.name} in {self.seconds:.1f} s: {self.detail}"
 
 
 def rehearse(
@@ -123,7 +128,8 @@ def _resume(small: Config, first: RunFolder) -> str:
         FinetuneError: it ends elsewhere.
     """
     checkpoint = first / "checkpoints" / "checkpoint-1"
-    plan, prepared = run.planned(resumed(small, checkpoint))
+    plan, prepared = planned(resumed(small, checkpoint))
+    refuse_failed(plan.checks)
     second = run.frozen_folder(plan, prepared)
     with second.logged():
         scores = train(plan, second).scores

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
-from finetune import run
 from finetune.config.schema import Config
 from finetune.data.prepare import Prepared
 from finetune.errors import UserError
 from finetune.models.tokenizer import load
+from finetune.plan.catalogue import refuse_failed
 from finetune.plan.plan import Plan
+from finetune.plan.planned import planned
 from finetune.rehearse import model, rows, tokenizer
 from finetune.rehearse.model import Architecture
 from finetune.rehearse.rows import COUNTS, Rows
@@ -36,7 +37,9 @@ def set_up(
         found = rows.find(config, count, folder / f"first-{count}")
         small, replaced = _made(config, architecture, found, folder / str(count))
         try:
-            return small, replaced, run.planned(small)
+            plan, prepared = planned(small)
+            refuse_failed(plan.checks)
+            return small, replaced, (plan, prepared)
         except UserError as error:
             if not found.are_real or count == COUNTS[-1]:
                 raise

@@ -33,6 +33,9 @@ class Replaced:
     name: str
     by: str
 
+    def __str__(self) -> str:
+        return f"instead of {self.name}: {self.by}"
+
 
 def shrunk(config: Config, base: Path, data: DatasetConfig, folder: Path) -> tuple[Config, list[Replaced]]:
     """The config of a rehearsal.
@@ -58,6 +61,7 @@ def shrunk(config: Config, base: Path, data: DatasetConfig, folder: Path) -> tup
         evaluation=_evaluation(config),
         tracking=TrackingConfig(),
         publish=PublishConfig(),
+        plan=replace(config.plan, device=None, throughput=None),
         global_batch_size=None,
         output_dir=str(folder),
     )  # fmt: skip
