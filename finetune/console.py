@@ -98,7 +98,7 @@ def _better(score: float, baseline: float, greater: bool) -> bool:
     return score > baseline if greater else score < baseline
 
 
-def show_rehearsal(stages: "Iterable[Replaced | Stage]") -> None:
+def show_rehearsal(stages: Iterable[Replaced | Stage]) -> None:
     """Print what is replaced and each stage that worked, as they come."""
     seconds = 0.0
     for stage in stages:

@@ -42,7 +42,7 @@ def find(model: ModelConfig, model_type: str | None) -> Architecture:
     Args:
         model_type: a type of transformers, which decides where it is given.
     Raises:
-        UserError: there is no such type, or the model is not at hand and its type is not known.
+        UserError: there is no such type, the model is code of its own, or it is not at hand and its type is not known.
     """
     if model_type:
         return _of_type({"model_type": model_type}, model.config, f"{model_type}, as asked for")
@@ -51,6 +51,11 @@ def find(model: ModelConfig, model_type: str | None) -> Architecture:
     except UnreachableError:
         return _known(model)
     config = stated(model, found)
+    if not type(config).__module__.startswith("transformers."):
+        raise UserError(
+            f"model.path={model.path}: its architecture is code of its own, which is not rehearsed. Name a type that "
+            "is like it: finetune rehearse --model-type llama recipe=…"
+        )
     said = f"{config.model_type}, from its own config"
     if vars(config).pop("quantization_config", None):
         said += ", not quantized"
@@ -127,7 +132,7 @@ def _instance(config: PretrainedConfig, task: Task) -> Any:
         UserError: the architecture has no head for the task, or needs something that no rule of shrinking knows.
     """
     try:
-        skeleton(config, task)
+        skeleton(config, task, ModelConfig(path="tiny"))
         return resolve(task.model_class).from_config(config)
     except UserError:
         raise
