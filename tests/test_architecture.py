@@ -20,7 +20,7 @@ FLOORS = (
     ("training",),
     ("artifacts",),
     ("worker",),
-    ("run",),
+    ("run", "rehearse"),
     ("console", "doctor"),
     ("verbs",),
     ("cli",),

@@ -39,6 +39,17 @@ def config(model: ModelConfig, source: Source, task: Task, facts: Facts) -> Pret
     Raises:
         UserError: there is no config at the source, or an override it does not have.
     """
+    found = stated(model, source)
+    found.update(task.model_kwargs(facts))
+    return found
+
+
+def stated(model: ModelConfig, source: Source) -> PretrainedConfig:
+    """The architecture as its own config states it, with what the recipe overrides.
+
+    Raises:
+        UserError: there is no config at the source, or an override it does not have.
+    """
     try:
         found = AutoConfig.from_pretrained(
             source.path, revision=source.revision, trust_remote_code=model.trust_remote_code
@@ -47,13 +58,21 @@ def config(model: ModelConfig, source: Source, task: Task, facts: Facts) -> Pret
         raise UserError(
             f"model.path={model.path}: no model config can be read there: {str(error).splitlines()[0]}"
         ) from None
-    for name, value in model.config.items():
-        if name not in found.to_dict():
-            hint = did_you_mean(name, found.to_dict())
-            raise UserError(f"model.config.{name}: {found.model_type} has no such value. {hint}".rstrip())
-        _set(found, name, value)
-    found.update(task.model_kwargs(facts))
+    override(found, model.config)
     return found
+
+
+def override(config: PretrainedConfig, values: dict[str, Any]) -> None:
+    """Set values of the architecture that a recipe writes.
+
+    Raises:
+        UserError: the architecture has no such value, or it cannot be this.
+    """
+    for name, value in values.items():
+        if name not in config.to_dict():
+            hint = did_you_mean(name, config.to_dict())
+            raise UserError(f"model.config.{name}: {config.model_type} has no such value. {hint}".rstrip())
+        _set(config, name, value)
 
 
 def _set(config: PretrainedConfig, name: str, value: Any) -> None:

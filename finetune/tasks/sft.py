@@ -140,6 +140,12 @@ class SFT(Task):
         for item, answer in zip(inputs, found, strict=True):
             yield {"input": item, "answer": answer.text, "capped": answer.capped}
 
+    def example(self, columns: dict[str, str]) -> list[dict[str, Any]]:
+        """Questions with answers, in the layout that the named columns belong to."""
+        from finetune.data.conversations import example
+
+        return example(columns)
+
 
 def _prompt(item: Any, number: int, columns: dict[str, str], chat: bool) -> Any:
     """What is rendered: messages where there is a template, the bare text elsewhere."""
