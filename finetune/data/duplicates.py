@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.config.schema import DatasetConfig
+from finetune.config.data import DatasetConfig
 from finetune.data.ragged import Array, Ragged, ragged
 
 RUN, BINS, BAND = 5, 32, 4

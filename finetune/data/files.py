@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from finetune.config.options import cache_folder
+from finetune.config.cache import cache_folder
 from finetune.errors import UserError
 
 # A file that was written within this time may be written again without its time of change showing it.

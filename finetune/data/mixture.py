@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from finetune.config.schema import MixtureConfig, SourceConfig
+from finetune.config.data import MixtureConfig, SourceConfig
 from finetune.data.shards import Array
 from finetune.errors import UserError
 

@@ -14,7 +14,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled  # type: ignore[attr-defined]
 
 from finetune.config import recipes
-from finetune.config.schema import DatasetConfig, SourceConfig
+from finetune.config.data import DatasetConfig, SourceConfig
 from finetune.config.suggest import did_you_mean
 from finetune.data.files import file_hash
 from finetune.errors import UserError
@@ -45,11 +45,15 @@ def sources_of(config: DatasetConfig) -> list[DataSource]:
         raise UserError("dataset.path and dataset.sources are both set; write every source under dataset.sources")
     if not config.path and not config.sources:
         raise UserError("dataset.path must be set: a Hub id, a file or a folder; or dataset.sources, a list of them")
-    parts = [_as_dataset(config, source) for source in config.sources] or [config]
     names = [source.label or _short(source.path) for source in config.sources] or [ONLY]
     if doubled := {name for name in names if names.count(name) > 1}:
         raise UserError(f"dataset.sources: {', '.join(sorted(doubled))} is there twice; name them apart with label=…")
-    return [DataSource(name, part, identity(part)) for name, part in zip(names, parts)]
+    return [DataSource(name, part, identity(part)) for name, part in zip(names, parts(config))]
+
+
+def parts(config: DatasetConfig) -> list[DatasetConfig]:
+    """Each source as a data set of its own."""
+    return [_as_dataset(config, source) for source in config.sources] or [config]
 
 
 def _as_dataset(config: DatasetConfig, source: SourceConfig) -> DatasetConfig:

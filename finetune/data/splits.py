@@ -7,7 +7,7 @@ from typing import Any
 from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationCastError, DatasetsError
 
-from finetune.config.schema import DatasetConfig
+from finetune.config.data import DatasetConfig
 from finetune.config.suggest import did_you_mean
 from finetune.data import files
 from finetune.data.sources import FORMATS, DataSource, absolute, base, files_of, flat, local

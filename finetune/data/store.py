@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from finetune.config.options import cache_folder
+from finetune.config.cache import cache_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

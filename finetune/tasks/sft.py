@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.schema import Closed, Text
 from finetune.config.task import NOTES, Brought, Encoder, Facts, RowError, Task
+from finetune.config.types import Closed, Text
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from finetune.data.inner import Left
     from finetune.data.labels import Policy
 
 PREPARED = "task.mask, task.overlong or tokenizer.max_length: rows are prepared before the trainer exists"
@@ -112,7 +113,7 @@ class SFT(Task):
     def _policy(self, facts: Facts) -> Policy:
         from finetune.data.labels import Policy
 
-        left = {"reasoning": self.train_reasoning, "tool_calls": self.train_tool_calls}
+        left: dict[Left, bool] = {"reasoning": self.train_reasoning, "tool_calls": self.train_tool_calls}
         boundaries = vars(self.boundaries) if self.boundaries else None
         return Policy(
             whole=self.mask == "all",
@@ -201,9 +202,16 @@ class SFT(Task):
         columns = options.get("columns", {})
         chat = bool(tokenizer.chat_template) and "text" not in columns
         prompts = [_prompt(item, number, columns, chat) for number, item in enumerate(inputs)]
-        found = answers(model, tokenizer, prompts, options.get("max_new_tokens", 256))
+        given = {"max_new_tokens": options.get("max_new_tokens", 256), **options.get("generation_config", {})}
+        found = answers(model, tokenizer, prompts, given)
         for item, answer in zip(inputs, found, strict=True):
             yield {"input": item, "answer": answer.text, "capped": answer.capped}
+
+    def example(self, columns: dict[str, str]) -> list[dict[str, Any]]:
+        """Questions with answers, in the layout that the named columns belong to."""
+        from finetune.data.conversations import example
+
+        return example(columns)
 
 
 def _prompt(item: Any, number: int, columns: dict[str, str], chat: bool) -> Any:

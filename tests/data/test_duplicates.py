@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from finetune.config.schema import DatasetConfig
+from finetune.config.data import DatasetConfig
 from finetune.data import duplicates
 from finetune.data.ragged import Ragged, ragged
 

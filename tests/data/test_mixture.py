@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from finetune.config.schema import MixtureConfig, SourceConfig
+from finetune.config.data import MixtureConfig, SourceConfig
 from finetune.data import mixture
 from finetune.data.rows import PIECE
 from finetune.errors import UserError

@@ -16,16 +16,13 @@ import pytest
 from datasets import Dataset, DatasetDict
 from tiny import CHATML, DEFAULT_SYSTEM, REWRITING, bert, bert_tokenizer, chat_tokenizer, llama
 
+from finetune.config.data import DatasetConfig, MixtureConfig, PackingConfig, SourceConfig
 from finetune.config.schema import (
     Config,
-    DatasetConfig,
     EvaluationConfig,
-    MixtureConfig,
     ModelConfig,
-    PackingConfig,
     PrecisionConfig,
     PublishConfig,
-    SourceConfig,
     TokenizerConfig,
     TrackingConfig,
 )

@@ -7,7 +7,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from finetune.config import recipes
-from finetune.config.schema import DatasetConfig
+from finetune.config.data import DatasetConfig
 from finetune.data import sources, splits
 from finetune.errors import UserError
 
