@@ -82,6 +82,8 @@ class DatasetConfig:
     """Role to column name; what is left out is detected and shown."""
     limit: Positive | None = None
     """At most this many rows of each split, the first ones."""
+    streaming: bool = False
+    """Read the first rows only, as many as `trainer.max_steps` can use or `limit` says, and fetch no more of it."""
     max_dropped: Share = 0.01
     """The largest share of a split that may be dropped."""
     deduplicate: Literal["none", "exact", "near"] = "none"

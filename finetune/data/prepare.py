@@ -14,7 +14,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from finetune.config.schema import Config
 from finetune.config.task import Facts
-from finetune.data import accounts, index, mixture, splits, store
+from finetune.data import accounts, index, mixture, splits, store, streams
 from finetune.data.building import Build
 from finetune.data.files import file_hash
 from finetune.data.rows import Rows
@@ -70,6 +70,7 @@ def prepare(config: Config) -> Prepared:
         UserError: the data or the model is not there, or more rows would be dropped than allowed.
     """
     mixture.check(config.dataset.sources)
+    config = replace(config, dataset=streams.bounded(config))
     source, data = resolve(config.model), [_identified(each, config.seed) for each in sources_of(config.dataset)]
     inputs = _inputs(config, source, data)
     folder = index.find(inputs) or index.build(inputs, Build(config, source, data).into)

@@ -4,12 +4,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationCastError, DatasetsError
 
 from finetune.config.data import DatasetConfig
 from finetune.config.suggest import did_you_mean
-from finetune.data import files
+from finetune.data import files, streams
 from finetune.data.sources import FORMATS, DataSource, absolute, base, files_of, flat, local
 from finetune.errors import UserError
 
@@ -67,6 +67,8 @@ def _load(source: DataSource) -> dict[str, Dataset]:
     config, target = source.config, local(str(source.config.path))
     try:
         found = _from_folder(target, config) if target else _from_hub(source)
+        if isinstance(found, IterableDataset | IterableDatasetDict):
+            return streams.first_rows(found, config, source.key)
     except (DatasetsError, OSError, ValueError, TypeError) as error:
         if target:
             files.check(sorted(files_of(target, config)))
@@ -78,7 +80,9 @@ def _load(source: DataSource) -> dict[str, Dataset]:
 
 def _from_hub(source: DataSource) -> Any:
     config, revision = source.config, source.key[1] if source.key else source.config.revision
-    return load_dataset(str(config.path), config.name, revision=revision, data_files=config.data_files)
+    return load_dataset(
+        str(config.path), config.name, revision=revision, data_files=config.data_files, streaming=config.streaming
+    )
 
 
 def _from_folder(path: Path, config: DatasetConfig) -> Any:
@@ -86,11 +90,11 @@ def _from_folder(path: Path, config: DatasetConfig) -> Any:
         return load_from_disk(str(path))
     named = absolute(config.data_files, base(path)) or ({"train": str(path)} if path.is_file() else None)
     if named is None:
-        return load_dataset(str(path))
+        return load_dataset(str(path), streaming=config.streaming)
     found = [Path(file) for file in flat(named)]
     if empty := [file.name for file in found if file.is_file() and not file.stat().st_size]:
         raise UserError(f"dataset.path={config.path} cannot be read: {', '.join(empty)} is empty")
-    return load_dataset(_format(named, config.format), data_files=named)
+    return load_dataset(_format(named, config.format), data_files=named, streaming=config.streaming)
 
 
 def _format(named: Any, wanted: str) -> str:
