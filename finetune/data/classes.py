@@ -54,9 +54,9 @@ def agreed(labels: list[str], brought: Sequence[str]) -> list[str]:
     others = [name for name in labels if name.casefold() not in {each.casefold() for each in brought}]
     if others or len(own) < len(labels):
         raise UserError(
-            f"the model brings a head for the labels {', '.join(brought)}, and the data has {', '.join(labels)}. Where "
-            f"they mean the same, write which is which: model.config.id2label={{0: {labels[0]}, …}}. To learn other "
-            "labels, start from a model without a head"
+            f"the model brings a head for the labels {', '.join(brought)}, and the data has {', '.join(labels)}. "
+            f"Where they mean the same, write which is which: model.config.id2label={{0: {labels[0]}, …}}. "
+            "To learn other labels, start from a model without a head"
         )
     return [own.get(name.casefold(), name) for name in brought]
 

@@ -17,7 +17,7 @@ from finetune.config.task import RowError
 from finetune.data.conversations import Conversation, Message
 from finetune.data.cuts import Cuts, Place, Tokenized
 from finetune.data.encoding import IGNORED
-from finetune.data.inner import Left, left_out
+from finetune.data.inner import left_out
 from finetune.data.shapes import Shapes
 from finetune.data.templates import added_tokens, begins_twice, has_markers, terminators
 from finetune.data.turns import Find, Rendered, Turn, by_boundaries, by_markers, by_prefixes
@@ -44,8 +44,8 @@ class Policy:
     whole: bool = False
     """Every token of the row."""
     eos: Eos = "every_turn"
-    left: frozenset[Left] = frozenset()
-    """Parts of a turn that are not trained."""
+    left: tuple[str, ...] = ()
+    """Parts of a turn that are not trained: reasoning, tool_calls."""
     boundaries: dict[str, str] | None = None
     """What a turn starts and ends with, as the recipe declares it."""
     stops: tuple[int, ...] = ()

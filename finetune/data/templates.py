@@ -105,8 +105,8 @@ def terminators(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     found = sorted({token for token in firsts if token is not None})
     if firsts[0] is None:
         raise UserError(
-            f"the chat template ends an assistant turn with {tokenizer.decode(alone)!r}, which holds no special token, "
-            "so the model could not learn to stop. Add {{ eos_token }} to the template "
+            f"the chat template ends an assistant turn with {tokenizer.decode(alone)!r}, which holds no special "
+            "token, so the model could not learn to stop. Add {{ eos_token }} to the template "
             "(tokenizer.chat_template=FILE.jinja)."
         )
     return found

@@ -48,7 +48,7 @@ def brought(model: ModelConfig, source: Source) -> Brought:
     """
     own = _own_config(model, source)
     try:
-        stops = GenerationConfig.from_pretrained(source.path, revision=source.revision).eos_token_id
+        stops = GenerationConfig.from_pretrained(source.path, revision=source.revision or "main").eos_token_id
     except (OSError, ValueError):  # a model that generates nothing has none
         stops = own.get_text_config().eos_token_id
     return Brought(_labels(own), tuple(stops if isinstance(stops, list) else [] if stops is None else [stops]))

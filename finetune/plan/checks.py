@@ -74,7 +74,8 @@ def _ends(split: str, account: dict[str, Any]) -> str:
     if without > account["notes"].get("truncated", 0):
         raise UserError(
             f"{split}: {without} rows have no trained token that ends a turn (first of those kept: "
-            f"{numbers['rows without']}), so the model would not learn to stop. Where that is meant, write task.eos=none"
+            f"{numbers['rows without']}), so the model would not learn to stop. Where that is meant, write "
+            "task.eos=none"
         )
     return f"{kept - without} of {kept} rows train a token that ends a turn"
 

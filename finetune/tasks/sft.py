@@ -116,13 +116,12 @@ class SFT(Task):
     def _policy(self, facts: Facts) -> Policy:
         from finetune.data.labels import Policy
 
-        left = {"reasoning": self.train_reasoning, "tool_calls": self.train_tool_calls}
-        boundaries = vars(self.boundaries) if self.boundaries else None
+        trained = {"reasoning": self.train_reasoning, "tool_calls": self.train_tool_calls}
         return Policy(
             whole=self.mask == "all",
             eos=self.eos,
-            left=frozenset(part for part, is_trained in left.items() if not is_trained),
-            boundaries=boundaries,
+            left=tuple(part for part, is_trained in trained.items() if not is_trained),
+            boundaries=vars(self.boundaries) if self.boundaries else None,
             stops=tuple(facts.get("stops", ())),
         )
 

@@ -28,7 +28,10 @@ def changed(row, *places):
 
 
 def test_a_column_of_lists_is_one_array_with_offsets():
-    for found in (ids([1, 2], [3], [4, 5, 6]), ragged([{"input_ids": each} for each in ([1, 2], [3], [4, 5, 6])], "input_ids")):
+    for found in (
+        ids([1, 2], [3], [4, 5, 6]),
+        ragged([{"input_ids": each} for each in ([1, 2], [3], [4, 5, 6])], "input_ids"),
+    ):
         assert found.values.tolist() == [1, 2, 3, 4, 5, 6]
         assert found.lengths().tolist() == [2, 1, 3]
         assert found.count(found.values > 2).tolist() == [0, 1, 3]
