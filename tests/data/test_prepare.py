@@ -254,9 +254,10 @@ def test_a_head_for_more_labels_than_the_data_has_keeps_them(tmp_path):
 
 
 def test_a_head_for_other_labels_is_refused_unless_it_is_written_which_is_which(tmp_path):
-    write(tmp_path / "train.jsonl", [{"text": "good", "label": "yes"}, {"text": "bad", "label": "no"}])
-    write(tmp_path / "validation.jsonl", [{"text": "good", "label": "yes"}])
-    made = config(SequenceClassification(), own_head(tmp_path, ("positive", "negative")), tmp_path)
+    (tmp_path / "rows").mkdir()
+    write(tmp_path / "rows" / "train.jsonl", [{"text": "good", "label": "yes"}, {"text": "bad", "label": "no"}])
+    write(tmp_path / "rows" / "validation.jsonl", [{"text": "good", "label": "yes"}])
+    made = config(SequenceClassification(), own_head(tmp_path, ("positive", "negative")), tmp_path / "rows")
     with pytest.raises(UserError, match=r"a head for the labels positive, negative, and the data has no, yes"):
         prepare(made)
     named = replace(made, model=replace(made.model, config={"id2label": {0: "yes", 1: "no"}}))
