@@ -38,7 +38,8 @@ def frozen_folder(made: Plan, prepared: Prepared) -> RunFolder:
     folder = create(made.config.output_dir, made.config.name)
     frozen.freeze(made, folder)
     folder.write("questions.json", questions(made, prepared))
-    folder.write("rendered.json", list(islice(_rendered(made, prepared), RENDERED_ROWS)))
+    if rendered := list(islice(_rendered(made, prepared), RENDERED_ROWS)):
+        folder.write("rendered.json", rendered)
     folder.reached("planned")
     return folder
 

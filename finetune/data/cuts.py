@@ -19,17 +19,22 @@ from finetune.data.templates import added_tokens
 
 NEAR = 256
 """Characters before a place in which its added token is sought first, and the longest text that is remembered."""
-Place = tuple[str, int]
-"""A text, and a number of its characters."""
 
 
 @dataclass(frozen=True)
 class Tokenized:
-    """A text and its ids, and where among them added tokens were found to be."""
+    """A text and its ids, with what was found on the way to a proof."""
 
     text: str
     ids: list[int]
-    found: dict[str, list[int]] = field(default_factory=dict)
+    found: dict[str, list[int]] = field(default_factory=dict, repr=False)
+    """Where among the ids an added token is; empty where its text occurs more or less often."""
+    anchors: dict[int, tuple[int, str]] = field(default_factory=dict, repr=False)
+    """Where the last added token before a place begins, and its text."""
+
+
+Place = tuple[Tokenized, int]
+"""A row, and a number of characters of its text."""
 
 
 class Cuts:
@@ -58,7 +63,7 @@ class Cuts:
 
     def learn(self, places: Iterable[Place]) -> None:
         """Tokenize at once what the proofs of these places need."""
-        windows = {text[self._anchor(text, end)[0] : end] for text, end in places}
+        windows = {row.text[self._anchor(row, end)[0] : end] for row, end in places}
         self._remember([window for window in windows if window not in self.known])
 
     def forget(self) -> None:
@@ -67,15 +72,20 @@ class Cuts:
 
     def at(self, row: Tokenized, end: int) -> int | None:
         """How many tokens `text[:end]` has, which are the first of the whole; None where they are not."""
-        start, token = self._anchor(row.text, end)
+        start, token = self._anchor(row, end)
         first = self._index(row, start, token) if token else 0
         if first is None:
             first, start = 0, 0
         window = self._of(row.text[start:end])
         return first + len(window) if row.ids[first : first + len(window)] == window else None
 
-    def _anchor(self, text: str, end: int) -> tuple[int, str]:
+    def _anchor(self, row: Tokenized, end: int) -> tuple[int, str]:
         """Where the last added token before a place begins, and its text; the beginning where there is none."""
+        if end not in row.anchors:
+            row.anchors[end] = self._sought(row.text, end)
+        return row.anchors[end]
+
+    def _sought(self, text: str, end: int) -> tuple[int, str]:
         for begin in (max(0, end - NEAR), 0):
             found = list(self.pattern.finditer(text, begin, end))
             if found:
@@ -85,8 +95,7 @@ class Cuts:
     def _index(self, row: Tokenized, start: int, token: str) -> int | None:
         """The index among the ids of the added token at `start`; None unless text and ids hold it equally often."""
         if token not in row.found:
-            number = self.ids[token]
-            places = [at for at, each in enumerate(row.ids) if each == number]
+            places = _places(row.ids, self.ids[token])
             row.found[token] = places if row.text.count(token) == len(places) else []
         places = row.found[token]
         return places[row.text.count(token, 0, start)] if places else None
@@ -98,3 +107,14 @@ class Cuts:
 
     def _remember(self, windows: Sequence[str]) -> None:
         self.known.update(zip(windows, self.encode(windows), strict=True))
+
+
+def _places(ids: list[int], number: int) -> list[int]:
+    """Every index of a number; by `index`, which is four times as quick as looking at each."""
+    found, at = [], -1
+    while True:
+        try:
+            at = ids.index(number, at + 1)
+        except ValueError:
+            return found
+        found.append(at)
