@@ -1,4 +1,6 @@
-"""What a person sees: plans, rows, scores, the end of a run. Formats; decides nothing."""
+"""What a person sees: plans, rows, scores, the end of a run. Formats; decides nothing; loads late what it shows."""
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -11,22 +13,22 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from finetune.artifacts import publish as publishing
-from finetune.artifacts.predict import Answer, answering, read_inputs
-from finetune.data import preview, report
-from finetune.data.prepare import Prepared
-from finetune.data.preview import Choice
-from finetune.doctor import Finding
 from finetune.errors import MachineError, UserError
-from finetune.plan import frozen
-from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
-from finetune.plan.show import account_of, show
+
+if TYPE_CHECKING:
+    from finetune.artifacts.predict import Answer
+    from finetune.data.prepare import Prepared
+    from finetune.data.preview import Choice
+    from finetune.doctor import Finding
+    from finetune.plan.plan import Plan
+    from finetune.rehearse.rehearse import Stage
+    from finetune.rehearse.shrink import Replaced
 
 # Markup is off: user data and paths may hold square brackets.
 console = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=not sys.stdout.isatty())
@@ -57,6 +59,8 @@ def session() -> Iterator[None]:
 
 def show_plan(plan: Plan) -> None:
     """Print a plan."""
+    from finetune.plan.show import show
+
     show(plan, console)
 
 
@@ -96,8 +100,20 @@ def _better(score: float, baseline: float, greater: bool) -> bool:
     return score > baseline if greater else score < baseline
 
 
+def show_rehearsal(stages: Iterable[Replaced | Stage]) -> None:
+    """Print what is replaced and each stage that worked, as they come."""
+    seconds = 0.0
+    for stage in stages:
+        console.print(str(stage), markup=False, highlight=False)
+        seconds += getattr(stage, "seconds", 0.0)
+    console.print(f"rehearsed in {seconds:.0f} s", markup=False, highlight=False)
+
+
 def show_rows(prepared: Prepared, choice: Choice, html: Path | None) -> None:
     """Rows as they are trained: what carries a label is marked; on a page as well, where a file is named."""
+    from finetune.data import preview, report
+    from finetune.plan.show import account_of
+
     rows = preview.shown(prepared, choice)
     for name, account in prepared.report.items():
         console.print(f"{name}: {account_of(account)}", markup=False, highlight=False)
@@ -122,6 +138,8 @@ def _marked(text: str, trained: bool) -> str:
 
 def answer(folder: RunFolder, options: argparse.Namespace) -> None:
     """Print or write one JSON line for each input; on a terminal without inputs, answer line by line."""
+    from finetune.artifacts.predict import answering, read_inputs
+
     inputs: list[Any] = read_inputs(options.input) if options.input else options.text
     talking = not inputs and not options.input and sys.stdin.isatty()
     inputs = inputs or ([] if talking else _lines(sys.stdin))
@@ -171,6 +189,9 @@ def _write_lines(file: Path, items: Iterable[Any]) -> None:
 
 def publish(folder: RunFolder, options: argparse.Namespace) -> None:
     """Upload a run, or list what would be uploaded."""
+    from finetune.artifacts import publish as publishing
+    from finetune.plan import frozen
+
     plan = frozen.read(folder)
     given = plan.config.publish
     config = replace(given, repo_id=options.repo_id or given.repo_id, private=given.private and not options.public)

@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
 from finetune.artifacts.save import load, load_tokenizer
+from finetune.data.rows import Rows
 from finetune.errors import FinetuneError
 from finetune.models import adapter
 from finetune.models.precision import autocast
@@ -102,7 +103,7 @@ def compare(folder: RunFolder) -> list[Finding]:
 
 def _probe(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
     rows = load_rows(plan, "validation")
-    shortest = sorted(range(len(rows)), key=lambda at: len(rows[at]["input_ids"]))[:PROBE_ROWS]
+    shortest = np.argsort(rows.lengths, kind="stable")[:PROBE_ROWS].tolist()
     batch = plan.config.task.collator(tokenizer)([rows[at] for at in shortest])
     return {name: value[:, :PROBE_TOKENS].contiguous() if value.ndim > 1 else value for name, value in batch.items()}
 
@@ -168,7 +169,7 @@ def _same(name: str, found: Any, expected: Any) -> Finding:
     return Finding(name, found == expected, "equal" if found == expected else f"{found!r} is not {expected!r}")
 
 
-def _scored(plan: Plan) -> Dataset:
+def _scored(plan: Plan) -> Rows:
     rows = load_rows(plan, "validation")
     return rows.select(range(min(SCORED_ROWS, len(rows))))
 

@@ -8,53 +8,11 @@ Plain dataclasses, read by pydantic. Imports no torch and no Hugging Face librar
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializeAsAny, Strict
+from pydantic import Field, SerializeAsAny
 
+from finetune.config.data import DatasetConfig, PackingConfig
 from finetune.config.task import Task
-
-# Strict: pydantic would read `true` as 1 elsewhere.
-Whole = Annotated[int, Strict()]
-Positive = Annotated[Whole, Field(gt=0)]
-Count = Annotated[Whole, Field(ge=0)]
-Number = Annotated[float, Strict()]
-Share = Annotated[Number, Field(ge=0, lt=1)]
-Text = Annotated[str, Field(min_length=1)]
-Closed: Any = {"extra": "forbid"}
-DType = Literal["auto", "fp32", "bf16", "fp16"]
-
-
-@dataclass(kw_only=True)
-class DatasetConfig:
-    """Where rows come from, which splits they make, and which columns matter."""
-
-    __pydantic_config__: ClassVar[Any] = Closed
-
-    path: Text
-    """Hub id, file, folder, or `recipes://…` for data that ships with the recipes."""
-    name: str | None = None
-    """The Hub data set's configuration."""
-    revision: str | None = None
-    data_files: str | list[str] | dict[str, str | list[str]] | None = None
-    format: Literal["auto", "csv", "json", "parquet", "arrow", "text"] = "auto"
-    train_split: str = "train"
-    validation_split: str | None = None
-    """None takes `validation`, `valid`, `val` or `dev`, and where there is none cuts `validation_size` from train."""
-    test_split: str | None = None
-    """Prepared where it is named, for `finetune evaluate RUN --split test`. Many Hub sets hide its labels."""
-    validation_size: Annotated[Number, Field(gt=0, lt=1)] | Positive = 0.1
-    """A share of train, or a number of rows, for a validation split that is cut."""
-    stratify: bool = False
-    """Cut so that every label keeps its share."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """Role to column name; what is left out is detected and shown."""
-    limit: Positive | None = None
-    """At most this many rows of each split, the first ones."""
-    max_dropped: Share = 0.01
-    """The largest share of a split that may be dropped."""
-    deduplicate: Literal["none", "exact", "near"] = "none"
-    """Remove training rows that repeat an earlier one, or nearly do. Found and reported in any case."""
-    decontaminate: bool = False
-    """Remove training rows that are evaluated on as well. Found and reported in any case."""
+from finetune.config.types import Closed, Count, DType, Number, Positive, Text, Whole
 
 
 @dataclass(kw_only=True)
@@ -119,6 +77,8 @@ class GenerationConfig:
     rows: Count = 0
     """Validation rows answered by generation after training; 0 generates nothing."""
     max_new_tokens: Positive = 256
+    generation_config: dict[str, Any] = field(default_factory=dict)
+    """Options of transformers' GenerationConfig, such as `temperature`; without any, decoding is greedy."""
     answer_pattern: str | None = None
     """A regular expression whose first group is the answer to compare, such as `#### (.+)`."""
 
@@ -163,6 +123,20 @@ class PublishConfig:
 
 
 @dataclass(kw_only=True)
+class PlanConfig:
+    """What a plan is made for, and which of its findings are accepted."""
+
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    device: str | None = None
+    """The accelerator the run is meant for, such as h200, a100_80gb or rtx4090; None is the one present."""
+    throughput: Annotated[Number, Field(gt=0)] | None = None
+    """Tokens per second of one device, where they are known; the time is estimated from it."""
+    waive: list[str] = field(default_factory=list)
+    """Checks whose failure is accepted, by name. Each stays in the plan, marked as waived."""
+
+
+@dataclass(kw_only=True)
 class Config:
     """A whole run, as resolved."""
 
@@ -179,6 +153,8 @@ class Config:
     evaluation: EvaluationConfig
     tracking: TrackingConfig
     publish: PublishConfig
+    packing: PackingConfig = field(default_factory=PackingConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
     global_batch_size: Positive | None = None
     """Rows per optimizer step over all devices. None takes per-device size x devices x accumulation."""
     seed: Whole = 42

@@ -12,8 +12,9 @@ import numpy as np
 
 from finetune.config.task import Facts
 from finetune.data import duplicates
-from finetune.data.encoding import IGNORED
 from finetune.data.ragged import Array, Ragged, ragged
+from finetune.data.rows import Rows
+from finetune.data.shards import IGNORED
 
 COLUMNS = 24
 """Bars of the histogram of lengths."""
@@ -31,11 +32,12 @@ def audit(rows: Any, facts: Facts, others: Iterable[Any] = ()) -> dict[str, Any]
         return {}
     ids = ragged(rows, "input_ids")
     found = {
+        "rows": len(rows),
         "lengths": _lengths(ids.lengths()),
         "duplicates": duplicates.count(ids, [ragged(other, "input_ids") for other in others if len(other)]),
     }
     if is_per_token(rows):
-        return {**found, **_trained(ids, ragged(rows, "labels"), facts.get("stops", ()))}
+        return {**found, **_trained(ids, _is_trained(rows), facts.get("stops", ()))}
     return {**found, "labels": _balance([row["labels"] for row in rows], facts)}
 
 
@@ -69,13 +71,17 @@ def _lengths(lengths: Array) -> dict[str, Any]:
     }
 
 
-def _trained(ids: Ragged, labels: Ragged, stops: Sequence[int]) -> dict[str, Any]:
+def _is_trained(rows: Any) -> Array:
+    """Whether each token carries the loss."""
+    return rows.tokens("trained") if isinstance(rows, Rows) else ragged(rows, "labels").values != IGNORED
+
+
+def _trained(ids: Ragged, trained: Array, stops: Sequence[int]) -> dict[str, Any]:
     """Tokens in the loss, and rows in which a token that ends a turn is among them."""
-    trained = labels.values != IGNORED
     found = {"tokens": len(ids.values), "trained tokens": int(trained.sum())}
     if not stops:
         return found
-    ended = labels.count(trained & np.isin(labels.values, list(stops))) > 0
+    ended = ids.count(trained & np.isin(ids.values, list(stops))) > 0
     return {**found, "rows with a trained end": int(ended.sum()), "rows without": np.flatnonzero(~ended)[:3].tolist()}
 
 

@@ -39,6 +39,19 @@ def describe(train: Dataset, column: str, wanted: str) -> Facts:
     return {"problem_type": problem, "labels": own_names or [_name(value, own_names) for value in present]}
 
 
+def join(facts: Sequence[Facts]) -> list[Facts]:
+    """The facts of several sources with one set of names, in the order in which they come.
+
+    Raises:
+        UserError: the sources hold labels of different kinds.
+    """
+    kinds = {found["problem_type"] for found in facts}
+    if len(kinds) > 1:
+        raise UserError(f"the sources hold labels of different kinds: {', '.join(sorted(kinds))}")
+    names = list(dict.fromkeys(name for found in facts for name in found["labels"]))
+    return [{**found, "labels": names} for found in facts]
+
+
 def agreed(labels: list[str], brought: Sequence[str]) -> list[str]:
     """The labels of the data in the order of the ids that the model's own head has for them.
 

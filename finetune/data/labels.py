@@ -9,16 +9,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from finetune.config.suggest import did_you_mean
 from finetune.config.task import RowError
 from finetune.data.conversations import Conversation, Message
 from finetune.data.cuts import Cuts, Tokenized
-from finetune.data.encoding import IGNORED
 from finetune.data.inner import left_out
 from finetune.data.shapes import Shapes
+from finetune.data.shards import IGNORED
 from finetune.data.templates import added_tokens, begins_twice, has_markers, terminators
 from finetune.data.turns import Find, Turn, by_boundaries, by_markers, by_prefixes
 from finetune.errors import UserError
@@ -99,11 +98,6 @@ def check_field(conversations: Any, field: str) -> None:
             return
     hint = did_you_mean(field, seen)
     raise UserError(f"task.turn_weight={field}: messages have the fields {', '.join(sorted(seen))}. {hint}".rstrip())
-
-
-def count_trained(rows: Dataset) -> int:
-    """Tokens that carry a label, over all rows."""
-    return sum(len(labels) - labels.count(IGNORED) for labels in rows["labels"]) if len(rows) else 0
 
 
 def label_text(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[Labelled]:

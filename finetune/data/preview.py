@@ -14,9 +14,9 @@ import numpy as np
 from finetune.config.suggest import did_you_mean
 from finetune.config.task import Facts
 from finetune.data.audit import is_per_token, rank_worst
-from finetune.data.encoding import IGNORED
 from finetune.data.prepare import Prepared
 from finetune.data.ragged import Array, Ragged, ragged
+from finetune.data.shards import IGNORED
 from finetune.data.templates import headers
 from finetune.errors import UserError
 
@@ -88,13 +88,14 @@ def _chosen(rows: Any, choice: Choice) -> list[int]:
 
 
 def _of_source(rows: Any, order: Sequence[int], source: str) -> list[int]:
-    if "source" not in rows[0]:
+    names = rows.by_source
+    if len(names) < 2:
         raise UserError(f"--source {source}: the rows come from one source")
-    names = {rows[at]["source"] for at in order}
     if source not in names:
         hint = did_you_mean(source, names)
         raise UserError(f"--source {source}: the rows come from {', '.join(sorted(names))}. {hint}".rstrip())
-    return [at for at in order if rows[at]["source"] == source]
+    wanted = set(names[source].tolist())
+    return [at for at in order if at in wanted]
 
 
 def _shown(row: dict[str, Any], index: int, prepared: Prepared, heads: dict[str, list[int]]) -> Shown:

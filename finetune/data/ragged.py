@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from datasets import Dataset
+
+from finetune.data.rows import Rows
 
 Array = npt.NDArray[Any]
 
@@ -34,17 +35,17 @@ class Ragged:
 
     def count(self, mask: Array) -> Array:
         """Where `mask` is true, by row; shape (rows,)."""
-        sums = np.concatenate([[0], np.cumsum(mask, dtype=np.int64)])
-        counts: Array = sums[self.offsets[1:]] - sums[self.offsets[:-1]]
+        counts = np.zeros(len(self), np.int64)
+        full = np.flatnonzero(self.lengths())
+        if len(full):
+            counts[full] = np.add.reduceat(mask, self.offsets[:-1][full], dtype=np.int64)
         return counts
 
 
 def ragged(rows: Any, column: str) -> Ragged:
-    """A column of lists, of a data set or of any rows that are mappings."""
-    if isinstance(rows, Dataset):
-        lists = rows.with_format("arrow")[:][column].combine_chunks()
-        offsets = lists.offsets.to_numpy()
-        return Ragged(lists.values.to_numpy(zero_copy_only=False)[offsets[0] : offsets[-1]], offsets - offsets[0])
+    """A column of the tokens of prepared rows, or a column of lists of any rows that are mappings."""
+    if isinstance(rows, Rows):
+        return Ragged(rows.tokens(column), np.concatenate([[0], np.cumsum(rows.lengths)]))
     return _gathered(np.asarray(row[column]) for row in rows)
 
 

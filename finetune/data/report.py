@@ -21,12 +21,9 @@ def lines(prepared: Prepared, split: str) -> Iterator[tuple[str, str]]:
         yield f"trained of {role}", f"{said:,} of {every:,} tokens ({said / every:.0%})"
     if "rows with a trained end" in numbers:
         ended = numbers["rows with a trained end"]
-        yield "trained ends", f"{ended:,} of {account['kept']:,} rows train a token that ends a turn"
+        yield "trained ends", f"{ended:,} of {numbers['rows']:,} rows train a token that ends a turn"
     yield "truncated", f"{account['notes'].get('truncated', 0):,} rows"
-    yield (
-        "repeated",
-        f"{repeated['exact']:,} copies, {repeated['near']:,} near copies, {repeated['evaluated']:,} evaluated on",
-    )
+    yield "repeated", ", ".join(f"{number:,} {what}" for what, number in _repeated(repeated))
     if "labels" in numbers:
         yield "labels", ", ".join(f"{name} {count:,}" for name, count in numbers["labels"].items())
 
@@ -55,15 +52,15 @@ def _cards(prepared: Prepared, split: str) -> Iterator[str]:
     yield page.histogram("tokens of a row", numbers["lengths"])
     roles = preview.by_role(prepared, split)
     yield page.shares("trained tokens by role", [(role, every, said) for role, (every, said) in roles.items()])
-    yield page.shares("ends of turns", list(_ends(numbers, kept)))
+    yield page.shares("ends of turns", list(_ends(numbers)))
     yield page.shares("labels", list(_labels(numbers, kept)))
     yield page.table("repeated rows", list(_repeated(numbers["duplicates"])))
     yield page.table("notes", list(account["notes"].items()))
 
 
-def _ends(numbers: dict[str, Any], kept: int) -> Iterator[tuple[str, int, int]]:
+def _ends(numbers: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
     if "rows with a trained end" in numbers:
-        yield "rows that train a token that ends a turn", kept, numbers["rows with a trained end"]
+        yield "rows that train a token that ends a turn", numbers["rows"], numbers["rows with a trained end"]
 
 
 def _labels(numbers: dict[str, Any], kept: int) -> Iterator[tuple[str, int, int]]:
@@ -74,5 +71,6 @@ def _labels(numbers: dict[str, Any], kept: int) -> Iterator[tuple[str, int, int]
 
 def _repeated(found: dict[str, int]) -> Iterator[tuple[str, int]]:
     yield "copies of an earlier row", found["exact"]
-    yield "near copies of an earlier row", found["near"]
+    if found["near"] is not None:
+        yield "near copies of an earlier row", found["near"]
     yield "evaluated on as well", found["evaluated"]

@@ -14,8 +14,6 @@ from finetune.config.suggest import did_you_mean
 from finetune.errors import UserError
 
 FULL = "full"
-# Prefixes reach the layers as a cache, and recomputed layers get none.
-USES_CACHE = ("prefix_tuning", "cartridge")
 
 
 def apply(model: PreTrainedModel, adapter: dict[str, Any], peft_type: str | None, fresh: tuple[str, ...]) -> Any:

@@ -1,13 +1,15 @@
 """The model: its config, its skeleton without weights, the base with weights. Knows no adapter and no trainer."""
 
+from __future__ import annotations
+
 import logging
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig
 
 from finetune.config.options import resolve
 from finetune.config.schema import ModelConfig
@@ -17,6 +19,9 @@ from finetune.errors import MachineError, UserError
 from finetune.models import quantization as quantizers
 from finetune.models.precision import DTYPES, device
 from finetune.models.source import Source
+
+if TYPE_CHECKING:  # the code of models takes a second to import, and a plan needs none of it
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +40,7 @@ def config(model: ModelConfig, source: Source, task: Task, facts: Facts) -> Pret
     Raises:
         UserError: there is no config at the source, or an override it does not have.
     """
-    found = _own_config(model, source)
+    found = stated(model, source)
     found.update(task.model_kwargs(facts))
     return found
 
@@ -46,7 +51,7 @@ def brought(model: ModelConfig, source: Source) -> Brought:
     Raises:
         UserError: there is no config at the source, or an override it does not have.
     """
-    own = _own_config(model, source)
+    own = stated(model, source)
     try:
         stops = GenerationConfig.from_pretrained(source.path, revision=source.revision or "main").eos_token_id
     except (OSError, ValueError):  # a model that generates nothing has none
@@ -60,7 +65,12 @@ def _labels(config: PretrainedConfig) -> tuple[str, ...]:
     return () if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else tuple(names)
 
 
-def _own_config(model: ModelConfig, source: Source) -> PretrainedConfig:
+def stated(model: ModelConfig, source: Source) -> PretrainedConfig:
+    """The architecture as its own config states it, with what the recipe overrides.
+
+    Raises:
+        UserError: there is no config at the source, or an override it does not have.
+    """
     try:
         found = AutoConfig.from_pretrained(
             source.path, revision=source.revision, trust_remote_code=model.trust_remote_code
@@ -69,12 +79,21 @@ def _own_config(model: ModelConfig, source: Source) -> PretrainedConfig:
         raise UserError(
             f"model.path={model.path}: no model config can be read there: {str(error).splitlines()[0]}"
         ) from None
-    for name, value in model.config.items():
-        if name not in found.to_dict():
-            hint = did_you_mean(name, found.to_dict())
-            raise UserError(f"model.config.{name}: {found.model_type} has no such value. {hint}".rstrip())
-        _set(found, name, value)
+    override(found, model.config)
     return found
+
+
+def override(config: PretrainedConfig, values: dict[str, Any]) -> None:
+    """Set values of the architecture that a recipe writes.
+
+    Raises:
+        UserError: the architecture has no such value, or it cannot be this.
+    """
+    for name, value in values.items():
+        if name not in config.to_dict():
+            hint = did_you_mean(name, config.to_dict())
+            raise UserError(f"model.config.{name}: {config.model_type} has no such value. {hint}".rstrip())
+        _set(config, name, value)
 
 
 def _set(config: PretrainedConfig, name: str, value: Any) -> None:
@@ -84,7 +103,7 @@ def _set(config: PretrainedConfig, name: str, value: Any) -> None:
         raise UserError(f"model.config.{name}={value}: {str(error).splitlines()[-1].strip()}") from None
 
 
-def skeleton(config: PretrainedConfig, task: Task, trust_remote_code: bool = False) -> PreTrainedModel:
+def skeleton(config: PretrainedConfig, task: Task, model: ModelConfig) -> PreTrainedModel:
     """The architecture on the meta device: names and shapes, no memory.
 
     Raises:
@@ -92,7 +111,11 @@ def skeleton(config: PretrainedConfig, task: Task, trust_remote_code: bool = Fal
     """
     try:
         with torch.device("meta"):
-            bare: PreTrainedModel = resolve(task.model_class).from_config(config, trust_remote_code=trust_remote_code)
+            bare: PreTrainedModel = resolve(task.model_class).from_config(
+                config,
+                attn_implementation=model.attn_implementation,
+                trust_remote_code=model.trust_remote_code,
+            )
             return bare
     except ValueError:
         kind = task.model_class.rpartition(".")[2]

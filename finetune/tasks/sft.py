@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.schema import Closed, Text
-from finetune.config.task import Brought, Encoded, Facts, RowError, Task
+from finetune.config.task import NOTES, Brought, Encoder, Facts, RowError, Task
+from finetune.config.types import Closed, Text
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from finetune.data.labels import Policy
 
 PREPARED = "task.mask, task.overlong or tokenizer.max_length: rows are prepared before the trainer exists"
+PACKED = "packing=best_fit, the group: rows are packed before the trainer exists"
+PACKING = ("packing", "packing_strategy", "eval_packing", "padding_free")
 NOT_THE_TRAINERS = (
     "max_length", "truncation_mode", "dataset_text_field", "dataset_kwargs", "dataset_num_proc", "eos_token",
     "pad_token", "chat_template_path", "assistant_only_loss", "completion_only_loss", "model_init_kwargs",
-    "packing", "packing_strategy", "eval_packing", "padding_free",
 )  # fmt: skip
 
 
@@ -47,7 +48,7 @@ class SFT(Task):
     roles: ClassVar[tuple[str, ...]] = (
         "messages", "conversations", "prompt", "completion", "instruction", "input", "output", "text", "tools",
     )  # fmt: skip
-    owned: ClassVar[dict[str, str]] = dict.fromkeys(NOT_THE_TRAINERS, PREPARED)
+    owned: ClassVar[dict[str, str]] = dict.fromkeys(NOT_THE_TRAINERS, PREPARED) | dict.fromkeys(PACKING, PACKED)
     trainer_options: ClassVar[dict[str, Any]] = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
 
     name: str = "sft"
@@ -63,7 +64,7 @@ class SFT(Task):
     train_tool_calls: bool = True
     boundaries: Boundaries | None = None
     """What an assistant turn starts and ends with once rendered, for templates that neither mark it nor keep it."""
-    overlong: Literal["drop", "truncate", "error"] = "drop"
+    overlong: Literal["drop", "truncate_prompt", "truncate_end", "split", "error"] = "drop"
     """What becomes of a row of more than `tokenizer.max_length` tokens. A truncated row gets no false end."""
 
     def describe(self, train: Dataset, columns: dict[str, str]) -> Facts:
@@ -90,9 +91,9 @@ class SFT(Task):
             return facts
         return {**facts, "stops": sorted({*terminators(tokenizer), *brought.stops})}
 
-    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoded:
-        """Token ids, and labels where the assistant speaks."""
-        from finetune.data import encoding, labels
+    def encoder(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoder:
+        """Token ids, and labels where the assistant speaks; whole, whatever the length."""
+        from finetune.data import labels
         from finetune.data.columns import check
 
         check(facts["columns"], rows.column_names)
@@ -102,16 +103,11 @@ class SFT(Task):
         def read(row: dict[str, Any], index: int) -> Any:
             return self._read(row, index, facts)
 
-        def tokenize(items: Sequence[Any], cut: int | None) -> list[dict[str, Any]]:
+        def tokenize(items: Sequence[Any], _: int | None) -> list[dict[str, Any]]:
             found = labeler(items) if labeler else labels.label_text(items, tokenizer)
-            return [
-                {"input_ids": row.input_ids[:cut], "labels": row.labels[:cut], encoding.NOTES: row.lost}
-                for row in found
-            ]
+            return [{"input_ids": row.input_ids, "labels": row.labels, NOTES: row.lost} for row in found]
 
-        encoded = encoding.encode(rows, read, tokenize, encoding.Limit(max_length, self.overlong))
-        encoded.account.note("trained tokens", labels.count_trained(encoded.rows))
-        return encoded
+        return Encoder(read, tokenize, labels="ids", overlong=self.overlong)
 
     def _policy(self, facts: Facts) -> Policy:
         from finetune.data.labels import Policy
@@ -213,9 +209,16 @@ class SFT(Task):
         columns = options.get("columns", {})
         chat = bool(tokenizer.chat_template) and "text" not in columns
         prompts = [_prompt(item, number, columns, chat) for number, item in enumerate(inputs)]
-        found = answers(model, tokenizer, prompts, options.get("max_new_tokens", 256))
+        given = {"max_new_tokens": options.get("max_new_tokens", 256), **options.get("generation_config", {})}
+        found = answers(model, tokenizer, prompts, given)
         for item, answer in zip(inputs, found, strict=True):
             yield {"input": item, "answer": answer.text, "capped": answer.capped}
+
+    def example(self, columns: dict[str, str]) -> list[dict[str, Any]]:
+        """Questions with answers, in the layout that the named columns belong to."""
+        from finetune.data.conversations import example
+
+        return example(columns)
 
 
 def _with_tools(messages: list[Any], tools: list[Any] | None) -> Any:

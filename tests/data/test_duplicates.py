@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from finetune.config.schema import DatasetConfig
-from finetune.config.task import Account, Encoded
+from finetune.config.data import DatasetConfig
 from finetune.data import duplicates
 from finetune.data.ragged import Ragged, ragged
 
@@ -35,10 +34,6 @@ def test_a_column_of_lists_is_one_array_with_offsets():
         assert found.values.tolist() == [1, 2, 3, 4, 5, 6]
         assert found.lengths().tolist() == [2, 1, 3]
         assert found.count(found.values > 2).tolist() == [0, 1, 3]
-
-
-def test_selected_rows_are_read_from_where_they_are():
-    assert ragged(rows([1, 2], [3], [4, 5, 6]).select([2, 0]), "input_ids").row(0).tolist() == [4, 5, 6]
 
 
 def test_copies_name_the_first_row_they_repeat():
@@ -78,32 +73,22 @@ def test_rows_that_are_evaluated_on_are_found():
     assert duplicates.overlap(ids([1], [2], [3]), [ids([3], [9]), ids([1])]) == [0, 2]
 
 
-def encoded(*lists, dropped=()):
-    account = Account(read=len(lists) + len(dropped))
-    for index in dropped:
-        account.drop("no text", index)
-    return Encoded(rows(*lists), account)
+def unwanted(train, *others, **config):
+    return duplicates.unwanted(rows(*train), [rows(*other) for other in others], DatasetConfig(path="x", **config))
 
 
 def test_nothing_is_removed_unless_asked():
-    parts = {"train": encoded([1], [1]), "validation": encoded([1])}
-    assert duplicates.removed(parts, DatasetConfig(path="x")) == parts
+    assert unwanted([[1], [1]], [[1]]) == {}
 
 
-def test_removed_rows_are_accounted_for_by_the_row_that_was_read():
-    parts = {"train": encoded([1], [2], [1], dropped=[1]), "validation": encoded([2])}
-    found = duplicates.removed(parts, DatasetConfig(path="x", deduplicate="exact", decontaminate=True))
-    assert found["train"].rows["input_ids"][:] == [[1]]
-    assert found["train"].account.dropped == {
-        "no text": [1], "a copy of an earlier row": [3], "also evaluated on": [2]
-    }  # fmt: skip
-    assert found["validation"] is parts["validation"]
+def test_what_is_removed_is_named_with_the_reason():
+    found = unwanted([[1], [2], [1]], [[2]], deduplicate="exact", decontaminate=True)
+    assert found == {2: "a copy of an earlier row", 1: "also evaluated on"}
 
 
-@pytest.mark.parametrize(("how", "left"), [("exact", 2), ("near", 1)])
-def test_near_removes_copies_and_near_copies(how, left):
-    parts = {"train": encoded(LONG, LONG, changed(LONG, 7)), "validation": encoded([1])}
-    assert len(duplicates.removed(parts, DatasetConfig(path="x", deduplicate=how))["train"].rows) == left
+@pytest.mark.parametrize(("how", "gone"), [("exact", [1]), ("near", [1, 2])])
+def test_near_removes_copies_and_near_copies(how, gone):
+    assert sorted(unwanted([LONG, LONG, changed(LONG, 7)], [[1]], deduplicate=how)) == gone
 
 
 def test_the_counts_tell_copies_from_near_copies():

@@ -7,9 +7,9 @@ import datasets
 import pytest
 from tiny import bert, llama
 
+from finetune.config.data import DatasetConfig
 from finetune.config.schema import (
     Config,
-    DatasetConfig,
     EvaluationConfig,
     ModelConfig,
     PrecisionConfig,

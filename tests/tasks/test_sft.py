@@ -1,16 +1,18 @@
 """Supervised fine-tuning: what a row trains, what becomes of long rows, and what the model answers."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from datasets import Dataset
-from tiny import CHATML, EOS, MARKED, NEWLINE, REWRITING, WORDS, chat_tokenizer, llama, trained_text
+from tiny import CHATML, EOS, MARKED, NEWLINE, REWRITING, WORDS, chat_tokenizer, llama, prepared, trained_text
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune.config.task import RowError
 from finetune.errors import UserError
 from finetune.models import generate
+from finetune.plan import checks
 from finetune.tasks.sft import SFT
 
 ASKED, ANSWERED = {"role": "user", "content": "hello"}, {"role": "assistant", "content": "hallo welt"}
@@ -23,7 +25,7 @@ def chat(answer):
 
 def encode(rows, task=None, tokenizer=None, max_length=256, columns=None):
     task, rows = task or SFT(), Dataset.from_list(rows)
-    return task.encode(rows, tokenizer or chat_tokenizer(), task.describe(rows, columns or {}), max_length)
+    return prepared(task, rows, tokenizer or chat_tokenizer(), task.describe(rows, columns or {}), max_length)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +97,7 @@ def test_overlong_rows_are_dropped_by_default():
 
 def test_a_truncated_row_is_the_beginning_of_the_whole_and_gets_no_false_end():
     whole = encode([chat("hello " * 50)]).rows[0]
-    encoded = encode([chat("hello " * 50)], SFT(overlong="truncate"), max_length=40)
+    encoded = encode([chat("hello " * 50)], SFT(overlong="truncate_end"), max_length=40)
     (row,) = encoded.rows
     assert row == {name: values[:40] for name, values in whole.items()}
     assert row["labels"][-1] != chat_tokenizer().eos_token_id
@@ -103,14 +105,14 @@ def test_a_truncated_row_is_the_beginning_of_the_whole_and_gets_no_false_end():
 
 
 def test_a_truncated_text_gets_no_false_end():
-    (row,) = encode([{"text": "hello " * 50}], SFT(overlong="truncate"), max_length=20).rows
+    (row,) = encode([{"text": "hello " * 50}], SFT(overlong="truncate_end"), max_length=20).rows
     assert len(row["input_ids"]) == 20
     assert chat_tokenizer().eos_token_id not in row["input_ids"]
 
 
 def test_an_answer_that_truncation_cuts_off_leaves_nothing_to_train():
     row = {"messages": [{"role": "user", "content": "hello " * 50}, ANSWERED]}
-    encoded = encode([row, CHAT], SFT(overlong="truncate"), max_length=40)
+    encoded = encode([row, CHAT], SFT(overlong="truncate_end"), max_length=40)
     assert encoded.account.dropped == {"nothing to train": [0]}
 
 
@@ -139,7 +141,7 @@ def test_chats_need_a_template():
 def test_a_split_without_the_columns_of_train_is_refused():
     facts = SFT().describe(Dataset.from_list([CHAT]), {})
     with pytest.raises(UserError, match=r"messages: the columns are message. Did you mean message\?"):
-        SFT().encode(Dataset.from_list([{"message": [ASKED]}]), chat_tokenizer(), facts, 64)
+        SFT().encoder(Dataset.from_list([{"message": [ASKED]}]), chat_tokenizer(), facts, 64)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +237,7 @@ def test_a_bare_prompt_begins_as_the_texts_that_were_trained():
 
 def test_a_model_of_plain_text_continues_a_text_though_its_tokenizer_has_a_template(model, tokenizer):
     (found,) = answers(model, tokenizer, ["one two"], columns={"text": "text"})
-    (bare,) = generate.answers(model, tokenizer, ["one two"], 12)
+    (bare,) = generate.answers(model, tokenizer, ["one two"], {"max_new_tokens": 12})
     assert found["answer"] == bare.text
     assert found["answer"] != answers(model, tokenizer, ["one two"])[0]["answer"]
 
@@ -292,9 +294,11 @@ def test_tools_of_a_row_are_rendered_trained_and_asked_with(tools):
 
 
 def test_a_plan_fails_where_kept_rows_train_no_end_and_are_not_truncated():
-    from finetune.plan.checks import _ends
+    numbers = {"rows": 10, "rows with a trained end": 8, "rows without": [3, 7]}
 
-    numbers = {"rows with a trained end": 8, "rows without": [3, 7]}
+    def ends(**account):
+        return checks._ends(SimpleNamespace(report={"train": {"audit": numbers, **account}}), "train")
+
     with pytest.raises(UserError, match=r"train: 2 rows have no trained token that ends a turn .*task\.eos=none"):
-        _ends("train", {"kept": 10, "notes": {"truncated": 1}, "audit": numbers})
-    assert _ends("train", {"kept": 10, "notes": {"truncated": 2}, "audit": numbers}).startswith("8 of 10 rows")
+        ends(kept=10, notes={"truncated": 1})
+    assert ends(kept=10, notes={"truncated": 2}).startswith("8 of 10 rows")
