@@ -2,6 +2,7 @@
 
 import json
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import datasets
 import numpy as np
@@ -145,8 +146,8 @@ def test_a_row_that_is_not_there_is_refused(chats, choice, message):
 
 
 def test_rows_of_one_source_are_chosen_by_its_name():
-    rows = [{"source": "web"}, {"source": "books"}, {"source": "web"}]
-    assert preview._of_source(rows, range(3), "web") == [0, 2]
+    rows = SimpleNamespace(by_source={"web": np.asarray([0, 2]), "books": np.asarray([1])})
+    assert preview._of_source(rows, [2, 1, 0], "web") == [2, 0]
     with pytest.raises(UserError, match=r"the rows come from books, web\. Did you mean books\?"):
         preview._of_source(rows, range(3), "boks")
 
