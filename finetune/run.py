@@ -15,6 +15,8 @@ from finetune.plan.planned import planned
 from finetune.plan.run_folder import RunFolder, create
 from finetune.worker import work
 
+RENDERED_ROWS = 8
+
 
 def run(config: Config, notes: Sequence[str] = ()) -> RunFolder:
     """Train, verify and publish as the config says.
@@ -36,6 +38,8 @@ def frozen_folder(made: Plan, prepared: Prepared) -> RunFolder:
     folder = create(made.config.output_dir, made.config.name)
     frozen.freeze(made, folder)
     folder.write("questions.json", questions(made, prepared))
+    if rendered := list(islice(_rendered(made, prepared), RENDERED_ROWS)):
+        folder.write("rendered.json", rendered)
     folder.reached("planned")
     return folder
 
@@ -44,6 +48,14 @@ def questions(made: Plan, prepared: Prepared) -> list[dict]:
     """What is asked of the model after training, and the answers expected."""
     wanted = made.config.evaluation.generation.rows
     return list(islice(_asked(made, prepared), wanted)) if wanted else []
+
+
+def _rendered(made: Plan, prepared: Prepared) -> Iterator[dict]:
+    """Rows as they are rendered for training, which the saved tokenizer must render alike."""
+    for row in prepared.raw["validation"]:
+        with suppress(RowError):
+            if rendered := made.config.task.rendered(row, made.facts, prepared.tokenizer):
+                yield rendered
 
 
 def _asked(made: Plan, prepared: Prepared) -> Iterator[dict]:

@@ -15,8 +15,9 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, train
 from transformers import PreTrainedTokenizerFast
 
 TOKENS = re.compile(r"<[|｜/]?[\w▁ :/-]+[|｜]?>|\[/?[A-Z_]+\]")
+LINES = r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 # Llama 3's: lines are their own pieces, so that `\n\n` of a header never merges with what is said.
-PIECES = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PIECES = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*" + LINES
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,16 @@ QWEN = (
 )
 LLAMA3 = """{{ bos_token }}{% for message in messages %}\
 {{ '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}\
-{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] | trim + '<|eot_id|>' }}{% endgeneration %}\
+{% if message['role'] == 'assistant' %}{% generation %}\
+{{ message['content'] | trim + '<|eot_id|>' }}{% endgeneration %}\
 {% else %}{{ message['content'] | trim + '<|eot_id|>' }}{% endif %}{% endfor %}\
 {% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"""
 GEMMA = """{{ bos_token }}{% for message in messages %}\
 {% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}\
 {% if message['role'] == 'assistant' %}{{ '<start_of_turn>model\\n' }}{% generation %}\
 {{ message['content'] | trim + '<end_of_turn>' }}{% endgeneration %}{{ '\\n' }}\
-{% else %}{{ '<start_of_turn>' + message['role'] + '\\n' + message['content'] | trim + '<end_of_turn>\\n' }}{% endif %}\
-{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"""
+{% else %}{{ '<start_of_turn>' + message['role'] + '\\n' + message['content'] | trim + '<end_of_turn>\\n' }}\
+{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"""
 MISTRAL = """{{ bos_token }}{% for message in messages %}\
 {% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + '[/INST]' }}\
 {% elif message['role'] == 'assistant' %}{% generation %}{{ ' ' + message['content'] + eos_token }}{% endgeneration %}\
@@ -94,8 +96,8 @@ QWEN3_LAST = """{% for message in messages %}{{ '<|im_start|>' + message['role']
 {% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
 HUMAN = """{{ bos_token }}{% for message in messages %}\
 {% if message['role'] == 'user' %}{{ '### Instruction:\\n' + message['content'] + '\\n\\n' }}\
-{% else %}{{ '### Response:\\n' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}{{ '\\n\\n' }}\
-{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}"""
+{% else %}{{ '### Response:\\n' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}\
+{{ '\\n\\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '### Response:\\n' }}{% endif %}"""
 
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 FAMILIES = {

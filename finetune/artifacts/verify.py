@@ -1,7 +1,8 @@
 """Proof that what was saved is what was trained: a fresh process loads it and compares.
 
-Run as `python -m finetune.artifacts.verify RUN`. Compared are logits on probe rows, the token ids and template of the
-tokenizer, the labels, and the scores on validation rows; an adapter must also differ from its base.
+Run as `python -m finetune.artifacts.verify RUN`. Compared are logits on probe rows, the token ids of the tokenizer,
+what its template makes of rows, the labels, and the scores on validation rows; an adapter must also differ from its
+base.
 """
 
 import gc
@@ -92,6 +93,7 @@ def compare(folder: RunFolder) -> list[Finding]:
         _same_logits(plan, model, folder),
         *_adapter_works(plan, model, folder),
         _same("tokenizer", _tokenizer_facts(tokenizer), recorded["tokenizer"]),
+        *_same_rendering(tokenizer, folder),
         *_same_labels(plan, model),
         _same_scores(evaluation_of(plan, tokenizer)(model, _scored(plan)), recorded["scores"]),
     ]
@@ -132,6 +134,19 @@ def _adapter_works(plan: Plan, model: Any, folder: RunFolder) -> list[Finding]:
     with adapter.switched_off(model) as base:
         moved = (_logits(base, probe, plan.precision.compute) - expected).abs().max().item()
     return [Finding("adapter", moved > 0, f"moves a logit by {moved:.2g}")]
+
+
+def _same_rendering(tokenizer: PreTrainedTokenizerBase, folder: RunFolder) -> list[Finding]:
+    """Rows as they were rendered for training, byte by byte, by what whoever serves the model will call."""
+    rows = folder.read("rendered.json") or []
+    if not rows:
+        return []
+    texts = [str(tokenizer.apply_chat_template(row["messages"], tools=row["tools"], tokenize=False)) for row in rows]
+    differ = [
+        at for at, (row, text) in enumerate(zip(rows, texts, strict=True)) if row["text"].encode() != text.encode()
+    ]
+    detail = f"{len(rows)} rows are rendered as they were trained"
+    return [Finding("template", not differ, f"rows {differ} are rendered otherwise" if differ else detail)]
 
 
 def _same_labels(plan: Plan, model: Any) -> list[Finding]:

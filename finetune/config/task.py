@@ -194,6 +194,14 @@ class Task:
         """For tasks that generate: what the model is asked of a raw row, and the answer the row gives."""
         raise NotImplementedError
 
+    def rendered(self, row: dict[str, Any], facts: Facts, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
+        """A raw row as it is rendered for training: `messages`, `tools`, `text`. None where nothing is rendered.
+
+        Raises:
+            RowError: the row cannot be rendered.
+        """
+        return None
+
     def predict(
         self,
         model: PreTrainedModel,

@@ -68,8 +68,8 @@ def agreed(labels: list[str], brought: Sequence[str]) -> list[str]:
     if others or len(own) < len(labels):
         raise UserError(
             f"the model brings a head for the labels {', '.join(brought)}, and the data has {', '.join(labels)}. "
-            f"Where they mean the same, write which is which: model.config.id2label={{0: {labels[0]}, …}}. To learn "
-            "other labels, start from a model without a head"
+            f"Where they mean the same, write which is which: model.config.id2label={{0: {labels[0]}, …}}. "
+            "To learn other labels, start from a model without a head"
         )
     return [own.get(name.casefold(), name) for name in brought]
 

@@ -6,7 +6,6 @@ what `<think>` and `</think>` enclose. Knows no tokens.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
@@ -15,7 +14,6 @@ from finetune.data.templates import render, shared
 from finetune.data.turns import Span, Turn
 from finetune.errors import UserError
 
-Left = Literal["reasoning", "tool_calls"]
 FIELDS: dict[str, tuple[str, ...]] = {
     "reasoning": ("reasoning_content", "thinking", "reasoning"),
     "tool_calls": ("tool_calls",),
@@ -24,7 +22,7 @@ OPEN, CLOSE = "<think>", "</think>"
 
 
 def left_out(
-    tokenizer: PreTrainedTokenizerBase, conversation: Conversation, text: str, turn: Turn, left: Iterable[Left]
+    tokenizer: PreTrainedTokenizerBase, conversation: Conversation, text: str, turn: Turn, left: Iterable[str]
 ) -> Iterator[Span]:
     """The spans of a turn that are not trained.
 

@@ -5,7 +5,7 @@ and the text up to its end, each tokenized alone, give the first tokens of the w
 Padding plays no part: it is masked by position, in the collator.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,16 +14,18 @@ from transformers import PreTrainedTokenizerBase
 from finetune.config.suggest import did_you_mean
 from finetune.config.task import RowError
 from finetune.data.conversations import Conversation, Message
-from finetune.data.cuts import Cuts, Place, Tokenized
-from finetune.data.inner import Left, left_out
+from finetune.data.cuts import Cuts, Tokenized
+from finetune.data.inner import left_out
 from finetune.data.shapes import Shapes
 from finetune.data.shards import IGNORED
 from finetune.data.templates import added_tokens, begins_twice, has_markers, terminators
-from finetune.data.turns import Find, Rendered, Turn, by_boundaries, by_markers, by_prefixes
+from finetune.data.turns import Find, Turn, by_boundaries, by_markers, by_prefixes
 from finetune.errors import UserError
 
 Mask = Literal["assistant", "last_turn", "completion", "all", "per_turn"]
 Eos = Literal["every_turn", "last", "none"]
+Stopped = tuple[Turn, int]
+"""A turn, and the character behind its end-of-turn token; 0 where it has none."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,8 @@ class Policy:
     whole: bool = False
     """Every token of the row."""
     eos: Eos = "every_turn"
-    left: frozenset[Left] = frozenset()
-    """Parts of a turn that are not trained."""
+    left: tuple[str, ...] = ()
+    """Parts of a turn that are not trained: reasoning, tool_calls."""
     boundaries: dict[str, str] | None = None
     """What a turn starts and ends with, as the recipe declares it."""
     stops: tuple[int, ...] = ()
@@ -149,15 +151,16 @@ class Labeler:
         rendered = [self.shapes(conversation) for conversation in conversations]
         ids = self.cuts.encode([each.text for each in rendered])
         rows = [Tokenized(each.text, tokens) for each, tokens in zip(rendered, ids, strict=True)]
-        self.cuts.learn(place for each in rendered for place in self._places(each))
-        labelled = [self._labelled(*each) for each in zip(conversations, rendered, rows, strict=True)]
+        stopped = [[(turn, self._end(each.text, turn)) for turn in each.turns] for each in rendered]
+        self.cuts.learn(
+            (row, at)
+            for row, turns in zip(rows, stopped, strict=True)
+            for turn, end in turns
+            for at in (turn.start, end)
+        )
+        labels = [self._labels(*each) for each in zip(conversations, rows, stopped, strict=True)]
         self.cuts.forget()
-        return labelled
-
-    def _places(self, rendered: Rendered) -> Iterator[Place]:
-        """Where turns begin and end."""
-        for turn in rendered.turns:
-            yield from ((rendered.text, at) for at in (turn.start, self._end(rendered.text, turn)))
+        return [Labelled(*each) for each in zip(ids, labels, (each.lost for each in rendered), strict=True)]
 
     def _end(self, text: str, turn: Turn) -> int:
         """The character behind the end-of-turn token, or 0: what follows it is the template's, not the model's."""
@@ -167,23 +170,21 @@ class Labeler:
                 return last
         return 0
 
-    def _labelled(self, conversation: Conversation, rendered: Rendered, row: Tokenized) -> Labelled:
+    def _labels(self, conversation: Conversation, row: Tokenized, turns: Sequence[Stopped]) -> list[int]:
         if begins_twice(row.ids, self.tokenizer.bos_token_id):
             raise UserError(f"the rendered conversation begins with {self.tokenizer.bos_token} twice")
         if self.policy.whole:
-            return Labelled(row.ids, list(row.ids), rendered.lost)
+            return list(row.ids)
         labels = [IGNORED] * len(row.ids)
-        for turn in rendered.turns:
-            is_last = turn is rendered.turns[-1]
-            for start, end in self._spans(row, turn, is_last):
+        for number, (turn, stop) in enumerate(turns, 1):
+            for start, end in self._spans(row, turn, stop, is_last=number == len(turns)):
                 labels[start:end] = row.ids[start:end]
             for start, end in self._left_out(conversation, row, turn):
                 labels[start:end] = [IGNORED] * (end - start)
-        return Labelled(row.ids, labels, rendered.lost)
+        return labels
 
-    def _spans(self, row: Tokenized, turn: Turn, is_last: bool) -> list[tuple[int, int]]:
+    def _spans(self, row: Tokenized, turn: Turn, stop: int, is_last: bool) -> list[tuple[int, int]]:
         """The tokens of a turn, with its end-of-turn token where that is trained."""
-        stop = self._end(row.text, turn)
         if not stop and self.policy.eos != "none":
             raise UserError("an assistant turn is rendered without its end-of-turn token")
         found = [

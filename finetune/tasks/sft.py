@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from finetune.data.inner import Left
     from finetune.data.labels import Policy
 
 PREPARED = "task.mask, task.overlong or tokenizer.max_length: rows are prepared before the trainer exists"
@@ -113,13 +112,12 @@ class SFT(Task):
     def _policy(self, facts: Facts) -> Policy:
         from finetune.data.labels import Policy
 
-        left: dict[Left, bool] = {"reasoning": self.train_reasoning, "tool_calls": self.train_tool_calls}
-        boundaries = vars(self.boundaries) if self.boundaries else None
+        trained = {"reasoning": self.train_reasoning, "tool_calls": self.train_tool_calls}
         return Policy(
             whole=self.mask == "all",
             eos=self.eos,
-            left=frozenset(part for part, is_trained in left.items() if not is_trained),
-            boundaries=boundaries,
+            left=tuple(part for part, is_trained in trained.items() if not is_trained),
+            boundaries=vars(self.boundaries) if self.boundaries else None,
             stops=tuple(facts.get("stops", ())),
         )
 
@@ -179,7 +177,7 @@ class SFT(Task):
 
     def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, str]:
         """What the model is asked, and the answer the row gives: the last assistant turn."""
-        from finetune.data.conversations import read
+        from finetune.data.conversations import read, tools
 
         if facts["layout"] == "text":
             raise UserError("plain text asks nothing that could be answered: write evaluation.generation.rows=0")
@@ -187,7 +185,16 @@ class SFT(Task):
         last = max((at for at, message in enumerate(messages) if message["role"] == "assistant"), default=0)
         if not last:
             raise RowError("no answer of the assistant")
-        return messages[:last], str(messages[last].get("content", ""))
+        return _with_tools(messages[:last], tools(row, facts["columns"])), str(messages[last].get("content", ""))
+
+    def rendered(self, row: dict[str, Any], facts: Facts, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
+        """A conversation and its text; plain text is not rendered."""
+        from finetune.data.templates import render
+
+        if facts["layout"] == "text":
+            return None
+        chat = self._read(row, 0, facts)
+        return {"messages": chat.messages, "tools": chat.tools, "text": render(tokenizer, chat)}
 
     def predict(
         self,
@@ -214,14 +221,19 @@ class SFT(Task):
         return example(columns)
 
 
+def _with_tools(messages: list[Any], tools: list[Any] | None) -> Any:
+    """Messages alone where no tools may be called."""
+    return {"messages": messages, "tools": tools} if tools else messages
+
+
 def _prompt(item: Any, number: int, columns: dict[str, str], chat: bool) -> Any:
     """What is rendered: messages where there is a template, the bare text elsewhere."""
-    from finetune.data.conversations import question, text
+    from finetune.data.conversations import question, text, tools
 
     row = item if isinstance(item, dict) else {"messages" if isinstance(item, list) else "prompt": item}
     try:
         if chat:
-            return question(row, columns)
+            return _with_tools(question(row, columns), tools(row, columns))
         written = next((row[name] for name in (columns.get("text", "text"), "text", "prompt") if name in row), None)
         return text({"text": written}, {"text": "text"})
     except (RowError, UserError) as error:

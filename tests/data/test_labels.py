@@ -209,3 +209,179 @@ def test_padding_equal_to_the_end_is_masked_by_position_and_the_real_end_is_trai
     assert set(batch["input_ids"][0, length:].tolist()) == {stop}
     assert set(batch["labels"][0, length:].tolist()) == {-100}
     assert batch["attention_mask"][0].tolist() == [1] * length + [0] * (len(rows[1].input_ids) - length)
+
+
+REASONED = [
+    {"role": "user", "content": "hello"},
+    {"role": "assistant", "reasoning_content": "one two", "content": "hallo"},
+    {"role": "user", "content": "how"},
+    {"role": "assistant", "reasoning_content": "three four", "content": "so"},
+]
+THINKING = CHATML.replace(
+    "message['content'] + '<|im_end|>",
+    "('<think>' + message['reasoning_content'] + '</think>' if message['reasoning_content'] else '')"
+    " + message['content'] + '<|im_end|>",
+)
+TALKING = CHATML.replace(
+    "message['content'] + '<|im_end|>",
+    "('(' + message['thinking'] + ')\n' if message['thinking'] else '') + message['content'] + '<|im_end|>",
+)
+CALLING = CHATML.replace(
+    "+ '<|im_end|>",
+    "+ ('[call] ' + message['tool_calls'] | tojson if message['tool_calls'] else '') + '<|im_end|>",
+)
+CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+
+
+def trained(chat, tokenizer, mask="assistant", **policy):
+    (row,) = label([chat], tokenizer, mask, **policy)
+    return trained_text(tokenizer, row.input_ids, row.labels)
+
+
+@pytest.mark.parametrize(
+    ("eos", "expected"),
+    [("every_turn", "two<|im_end|>four<|im_end|>"), ("last", "twofour<|im_end|>"), ("none", "twofour")],
+)
+@pytest.mark.parametrize("template", [CHATML, MARKED], ids=["prefixes", "markers"])
+def test_the_end_is_trained_at_every_turn_at_the_last_or_nowhere(template, eos, expected):
+    assert trained(turns("one", "two", "three", "four"), chat_tokenizer(template), eos=eos) == expected
+
+
+def test_without_trained_ends_a_turn_may_be_marked_without_its_end():
+    assert trained(turns("one", "two"), chat_tokenizer(MARKED_WITHOUT_END), eos="none") == "two"
+
+
+def test_reasoning_is_trained_unless_it_is_left_out():
+    tokenizer = chat_tokenizer(THINKING)
+    assert trained(REASONED, tokenizer) == (
+        "<think>one two</think>hallo<|im_end|><think>three four</think>so<|im_end|>"
+    )
+    assert trained(REASONED, tokenizer, left=("reasoning",)) == "hallo<|im_end|>so<|im_end|>"
+
+
+def test_reasoning_within_the_content_is_left_out():
+    chat = turns("one", "<think>two three</think>four", "five", "six")
+    assert trained(chat, chat_tokenizer(), left=("reasoning",)) == "four<|im_end|>six<|im_end|>"
+
+
+def test_reasoning_without_tags_is_what_is_not_there_without_the_field():
+    chat = [*turns("one"), {"role": "assistant", "thinking": "two three", "content": "four"}]
+    assert trained(chat, chat_tokenizer(TALKING)) == "(two three)\nfour<|im_end|>"
+    assert trained(chat, chat_tokenizer(TALKING), left=("reasoning",)) == "four<|im_end|>"
+
+
+def test_a_part_that_is_not_written_as_one_piece_is_refused():
+    scattered = CHATML.replace(
+        "message['content'] + '<|im_end|>",
+        "(message['thinking'] + message['content'] + message['thinking'] if message['thinking'] else"
+        " message['content']) + '<|im_end|>",
+    )
+    chat = [*turns("one"), {"role": "assistant", "thinking": "two", "content": "four"}]
+    with pytest.raises(UserError, match="does not write thinking of a turn as one piece"):
+        trained(chat, chat_tokenizer(scattered), left=("reasoning",))
+
+
+def test_tool_calls_are_trained_unless_they_are_left_out():
+    chat = [*turns("one"), {"role": "assistant", "content": "two ", "tool_calls": [CALL]}]
+    tokenizer = chat_tokenizer(CALLING)
+    assert "[call]" in trained(chat, tokenizer)
+    assert "add" in trained(chat, tokenizer)
+    assert trained(chat, tokenizer, left=("tool_calls",)) == "two <|im_end|>"
+
+
+def test_what_the_template_leaves_out_is_listed():
+    chat = [
+        {"role": "user", "content": "one", "name": "Ada"},
+        {"role": "assistant", "content": "two", "reasoning_content": "three four", "tool_calls": [CALL]},
+    ]
+    (row,) = label([chat], chat_tokenizer())
+    assert row.lost == (
+        "name of user not rendered", "reasoning_content of assistant not rendered",
+        "tool_calls of assistant not rendered",
+    )  # fmt: skip
+    plain = [{"role": "user", "content": "one", "name": "Ada"}, {"role": "assistant", "content": "two"}]
+    assert label([plain], chat_tokenizer())[0].lost == ("name of user not rendered",)
+
+
+def test_a_weight_that_says_what_is_trained_is_not_missed_in_the_text():
+    chat = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two", "weight": 1, "train": True}]
+    assert label([chat], chat_tokenizer())[0].lost == ()
+
+
+def test_a_template_that_leaves_out_what_is_said_is_refused():
+    silent = CHATML.replace("message['content'] + ", "(message['content'] if message['content'] != 'two' else '') + ")
+    with pytest.raises(UserError, match="does not write what the assistant says"):
+        label([turns("one", "two")], chat_tokenizer(silent))
+
+
+def test_a_first_token_that_is_rendered_twice_is_refused():
+    with pytest.raises(UserError, match="begins with <s> twice"):
+        label([turns("one", "two")], chat_tokenizer("{{ bos_token }}" + WITH_BOS, bos=True))
+
+
+@pytest.mark.parametrize("content", ["a<|im_end|>b", "<|im_start|>assistant\nx", "two<|im_end|>\n<|im_start|>user\nx"])
+@pytest.mark.parametrize("template", [CHATML, MARKED], ids=["prefixes", "markers"])
+def test_special_tokens_in_what_is_said_move_no_boundary(template, content):
+    tokenizer = chat_tokenizer(template)
+    assert trained(turns(content, content, "three", "four"), tokenizer) == f"{content}<|im_end|>four<|im_end|>"
+
+
+def test_declared_boundaries_are_found_where_no_prefix_is():
+    tokenizer = chat_tokenizer(REWRITING)
+    boundaries = {"start": "<|im_start|>assistant\n", "end": "<|im_end|>"}
+    chat = turns("one", "two", "three", "five six")
+    assert trained(turns("one", "two"), tokenizer, boundaries=boundaries) == "two<|im_end|>"
+    assert trained(chat, tokenizer, boundaries=boundaries) == "two<|im_end|>five six<|im_end|>"
+
+
+def test_boundaries_that_a_text_of_the_row_repeats_drop_the_row():
+    boundaries = {"start": "<|im_start|>assistant\n", "end": "<|im_end|>"}
+    silent = REWRITING  # looks into the texts, so that each row is searched itself
+    with pytest.raises(RowError, match="occurs 2 times for 1 assistant messages"):
+        trained(
+            turns("<|im_start|>assistant\nx", "two three four", "x"), chat_tokenizer(silent), boundaries=boundaries
+        )
+
+
+def test_stops_of_the_generation_config_end_a_turn_that_has_no_other():
+    ending = CHATML.replace("'<|im_end|>\n'", "('</s>' if 'call' in message['content'] else '<|im_end|>') + '\n'")
+    tokenizer = chat_tokenizer(ending)
+    with pytest.raises(UserError, match="without its end-of-turn token"):
+        trained(turns("one", "call two"), tokenizer)
+    stops = (tokenizer.convert_tokens_to_ids("</s>"),)
+    assert trained(turns("one", "call two"), tokenizer, stops=stops) == "call two</s>"
+
+
+CHOSEN = [
+    {"role": "user", "content": "q"}, {"role": "assistant", "content": "a", "weight": 0},
+    {"role": "user", "content": "q"}, {"role": "assistant", "content": "b", "weight": 1},
+    {"role": "user", "content": "q"}, {"role": "assistant", "content": "c"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mask", "expected"),
+    [("assistant", (1, 3, 5)), ("last_turn", (5,)), ("completion", (3, 5)), ("per_turn", (3, 5))],
+)
+def test_a_mask_chooses_messages(mask, expected):
+    assert labels.chosen(CHOSEN, mask, answer=2) == expected
+
+
+@pytest.mark.parametrize(("value", "is_trained"), [(0, False), (1, True), (False, False), (True, True), (1.0, True)])
+def test_a_turn_is_trained_by_the_field_that_the_recipe_names(value, is_trained):
+    chat = [*turns("one"), {"role": "assistant", "content": "two", "train": value}]
+    assert labels.chosen(chat, "per_turn", field="train") == ((1,) if is_trained else ())
+
+
+@pytest.mark.parametrize("value", [0.5, 2, -1, "yes"])
+def test_a_turn_is_trained_or_not_and_never_by_a_share(value):
+    chat = [*turns("one"), {"role": "assistant", "content": "two", "weight": value}]
+    with pytest.raises(UserError, match="write 0 or 1, false or true"):
+        labels.chosen(chat, "per_turn")
+
+
+def test_turns_with_weight_nought_are_not_trained():
+    chat = [*turns("one"), {"role": "assistant", "content": "two", "weight": 0}, *turns("three", "four")]
+    labeler = labels.Labeler(chat_tokenizer(), labels.Policy())
+    (row,) = labeler([Conversation(chat, trained=labels.chosen(chat, "per_turn"))])
+    assert trained_text(chat_tokenizer(), row.input_ids, row.labels) == "four<|im_end|>"

@@ -1,4 +1,4 @@
-"""Input that is wrong, of every kind: one message that says where and what, exit code 2, and no row lost in silence."""
+"""Input that is wrong, of every kind: one message that says where and what, exit code 2, no row lost in silence."""
 
 import json
 import re
@@ -110,28 +110,113 @@ def test_a_row_that_cannot_be_trained_is_counted_located_and_refused(tmp_path, r
 COLUMNS = {
     "messages that are a text": (SFT(), llama(), [{"messages": "hello"}] * 2, r"2 × not a list of messages"),
     "messages that are numbers": (SFT(), llama(), [{"messages": [1, 2]}] * 2, r"2 × not a list of messages"),
-    "content that is a number": (SFT(), llama(), [spoken(content="x") | {"messages": [{"role": "user", "content": 7}]}] * 2, r"int where a text is expected"),
-    "columns of no layout": (SFT(), llama(), [{"question": "x", "reply": "y"}] * 2, r"no chat layout fits the columns question, reply"),
-    "a column that is missing": (SFT(), llama(), [{"prompt": "x", "answer": "y"}] * 2, r"no chat layout fits|the columns are"),
-    "prompts that are null": (SFT(), llama(), [{"prompt": None, "completion": "y"}] * 2, r"a message of user has no content"),
-    "completions that are null": (SFT(), llama(), [{"prompt": "x", "completion": None}] * 2, r"a message of assistant has no content"),
-    "prompts that are numbers": (SFT(), llama(), [{"prompt": 3, "completion": "y"}] * 2, r"int where a text is expected"),
+    "content that is a number": (
+        SFT(),
+        llama(),
+        [chat({"role": "user", "content": 7})] * 2,
+        r"int where a text is expected",
+    ),
+    "columns of no layout": (
+        SFT(),
+        llama(),
+        [{"question": "x", "reply": "y"}] * 2,
+        r"no chat layout fits the columns question, reply",
+    ),
+    "a column that is missing": (
+        SFT(),
+        llama(),
+        [{"prompt": "x", "answer": "y"}] * 2,
+        r"no chat layout fits|the columns are",
+    ),
+    "prompts that are null": (
+        SFT(),
+        llama(),
+        [{"prompt": None, "completion": "y"}] * 2,
+        r"a message of user has no content",
+    ),
+    "completions that are null": (
+        SFT(),
+        llama(),
+        [{"prompt": "x", "completion": None}] * 2,
+        r"a message of assistant has no content",
+    ),
+    "prompts that are numbers": (
+        SFT(),
+        llama(),
+        [{"prompt": 3, "completion": "y"}] * 2,
+        r"int where a text is expected",
+    ),
     "texts that are empty": (SFT(), llama(), [{"text": ""}] * 2, r"2 × no text"),
     "texts that are numbers": (SFT(), llama(), [{"text": 5}] * 2, r"2 × no text"),
-    "every turn masked": (SFT(mask="per_turn"), llama(), [chat(ASKED, {**ANSWERED, "weight": 0})] * 2, r"2 × nothing to train"),
-    "a weight between": (SFT(mask="per_turn"), llama(), [chat(ASKED, {**ANSWERED, "weight": 0.5})] * 2, r"train: row 0: weight=0\.5 of a message of assistant: write 0 or 1"),
-    "a weight that is a word": (SFT(mask="per_turn"), llama(), [chat(ASKED, {**ANSWERED, "weight": "yes"})] * 2, r"row 0: weight='yes'"),
-    "a weight that no message has": (SFT(mask="per_turn", turn_weight="wieght"), llama(), [chat(ASKED, {**ANSWERED, "weight": 1})] * 2, r"task\.turn_weight=wieght: messages have the fields content, role, weight\. Did you mean weight\?"),
-    "a completion of messages alone": (SFT(mask="completion"), llama(), [CHAT] * 2, r"task\.mask=completion needs a column"),
-    "boundaries that are not there": (SFT(boundaries=Boundaries(start="<bot>", end="<|im_end|>")), llama(), [CHAT] * 2, r"task\.boundaries\.start='<bot>' occurs 0 times for 1 assistant messages"),
-    "an end that is not there": (SFT(boundaries=Boundaries(start="<|im_start|>assistant\n", end="<end>")), llama(), [CHAT] * 2, r"task\.boundaries\.end='<end>' does not end every assistant message"),
-    "no label column": (SequenceClassification(), bert(), [{"text": "good"}] * 2, r"no column for the label among text"),
+    "every turn masked": (
+        SFT(mask="per_turn"),
+        llama(),
+        [chat(ASKED, {**ANSWERED, "weight": 0})] * 2,
+        r"2 × nothing to train",
+    ),
+    "a weight between": (
+        SFT(mask="per_turn"),
+        llama(),
+        [chat(ASKED, {**ANSWERED, "weight": 0.5})] * 2,
+        r"train: row 0: weight=0\.5 of a message of assistant: write 0 or 1",
+    ),
+    "a weight that is a word": (
+        SFT(mask="per_turn"),
+        llama(),
+        [chat(ASKED, {**ANSWERED, "weight": "yes"})] * 2,
+        r"row 0: weight='yes'",
+    ),
+    "a weight that no message has": (
+        SFT(mask="per_turn", turn_weight="wieght"),
+        llama(),
+        [chat(ASKED, {**ANSWERED, "weight": 1})] * 2,
+        r"task\.turn_weight=wieght: messages have the fields content, role, weight\. Did you mean weight\?",
+    ),
+    "a completion of messages alone": (
+        SFT(mask="completion"),
+        llama(),
+        [CHAT] * 2,
+        r"task\.mask=completion needs a column",
+    ),
+    "boundaries that are not there": (
+        SFT(boundaries=Boundaries(start="<bot>", end="<|im_end|>")),
+        llama(),
+        [CHAT] * 2,
+        r"task\.boundaries\.start='<bot>' occurs 0 times for 1 assistant messages",
+    ),
+    "an end that is not there": (
+        SFT(boundaries=Boundaries(start="<|im_start|>assistant\n", end="<end>")),
+        llama(),
+        [CHAT] * 2,
+        r"task\.boundaries\.end='<end>' does not end every assistant message",
+    ),
+    "no label column": (
+        SequenceClassification(),
+        bert(),
+        [{"text": "good"}] * 2,
+        r"no column for the label among text",
+    ),
     "no text column": (SequenceClassification(), bert(), [{"label": "a"}] * 2, r"no column for the text among label"),
-    "labels that are null": (SequenceClassification(), bert(), [{"text": "good", "label": None}] * 2, r"column label of train holds no label"),
+    "labels that are null": (
+        SequenceClassification(),
+        bert(),
+        [{"text": "good", "label": None}] * 2,
+        r"column label of train holds no label",
+    ),
     "one label only": (SequenceClassification(), bert(), [LABEL] * 2, r"holds one label only: yes"),
-    "labels as 0 and 1": (SequenceClassification(), bert(), [{"text": "good", "label": [0, 1, 1]}] * 2, r"hold 0 or 1 for each label"),
-    "numbers that are words": (SequenceClassification(problem_type="regression"), bert(), [LABEL] * 2, r"row 0: label 'yes' is not a number"),
-}  # fmt: skip
+    "labels as 0 and 1": (
+        SequenceClassification(),
+        bert(),
+        [{"text": "good", "label": [0, 1, 1]}] * 2,
+        r"hold 0 or 1 for each label",
+    ),
+    "numbers that are words": (
+        SequenceClassification(problem_type="regression"),
+        bert(),
+        [LABEL] * 2,
+        r"row 0: label 'yes' is not a number",
+    ),
+}
 
 
 @pytest.mark.parametrize(("task", "model", "rows", "reason"), COLUMNS.values(), ids=COLUMNS)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import datasets
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from tiny import CHATML, DEFAULT_SYSTEM, REWRITING, bert, bert_tokenizer, chat_tokenizer, llama
 
 from finetune.config.data import DatasetConfig, MixtureConfig, PackingConfig, SourceConfig
@@ -220,6 +220,8 @@ CHANGES = {
     "the pad token": lambda tmp_path, data: {"tokenizer": TokenizerConfig(pad_token="<|im_end|>")},
     "the length": lambda tmp_path, data: {"tokenizer": TokenizerConfig(max_length=100)},
     "the mask": lambda tmp_path, data: {"task": SFT(mask="all")},
+    "which ends are trained": lambda tmp_path, data: {"task": SFT(eos="last")},
+    "repeated rows": lambda tmp_path, data: {"deduplicate": "exact"},
     "another option of the task": lambda tmp_path, data: {"task": SFT(overlong="truncate_end")},
     "the packing": lambda tmp_path, data: {"packing": PackingConfig(strategy="sequential")},
     "the columns": lambda tmp_path, data: {"columns": {"prompt": "completion", "completion": "prompt"}},
@@ -311,6 +313,92 @@ def test_labels_come_from_train_and_are_kept_with_the_model(tmp_path):
     assert prepared.model_config.id2label == {0: "no", 1: "yes"}
     assert prepared.rows("train")["labels"][:] == [1, 0]
     assert prepared.rows("train")["input_ids"][:] == bert_tokenizer()(["good", "bad"])["input_ids"]
+
+
+def own_head(tmp_path, names):
+    """The tiny classifier as somebody fine-tuned it, its labels named in this order."""
+    # Beside the folder of the data, in which every JSON file is data.
+    target = tmp_path.with_name(f"{tmp_path.name}-{'-'.join(names)}")
+    shutil.copytree(bert(), target)
+    settings = json.loads((target / "config.json").read_text())
+    settings["id2label"] = {str(at): name for at, name in enumerate(names)}
+    settings["label2id"] = {name: at for at, name in enumerate(names)}
+    (target / "config.json").write_text(json.dumps(settings))
+    return target
+
+
+@pytest.mark.parametrize("order", [("yes", "no"), ("no", "yes"), ("YES", "No")])
+def test_labels_follow_the_head_that_a_model_brings_by_name(tmp_path, order):
+    write(tmp_path / "train.jsonl", [{"text": "good", "label": "yes"}, {"text": "bad", "label": "no"}])
+    write(tmp_path / "validation.jsonl", [{"text": "good", "label": "yes"}])
+    prepared = prepare(config(SequenceClassification(), own_head(tmp_path, order), tmp_path))
+    names = [name.lower() for name in order]
+    assert prepared.facts["labels"] == names
+    assert prepared.model_config.id2label == dict(enumerate(names))
+    assert [names[at] for at in prepared.rows("train")["labels"]] == ["yes", "no"]
+
+
+def test_the_order_of_rows_and_of_a_splits_own_names_changes_no_label(tmp_path):
+    parts = {}
+    for split, names in {"train": ["no", "yes"], "validation": ["yes", "no"]}.items():
+        said = {"text": ["good", "bad"], "label": [names.index("yes"), names.index("no")]}
+        features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+        parts[split] = Dataset.from_dict(said, features=features)
+    DatasetDict(parts).save_to_disk(tmp_path / "saved")
+    prepared = prepare(config(SequenceClassification(), bert(), tmp_path / "saved"))
+    for split in parts:
+        assert [prepared.facts["labels"][at] for at in prepared.rows(split)["labels"]] == ["yes", "no"]
+
+
+def test_a_head_for_more_labels_than_the_data_has_keeps_them(tmp_path):
+    write(tmp_path / "train.jsonl", [{"text": "good", "label": "yes"}, {"text": "bad", "label": "no"}])
+    write(tmp_path / "validation.jsonl", [{"text": "good", "label": "yes"}])
+    prepared = prepare(config(SequenceClassification(), own_head(tmp_path, ("maybe", "yes", "no")), tmp_path))
+    assert prepared.facts["labels"] == ["maybe", "yes", "no"]
+    assert prepared.rows("train")["labels"][:] == [1, 2]
+
+
+def test_a_head_for_other_labels_is_refused_unless_it_is_written_which_is_which(tmp_path):
+    (tmp_path / "rows").mkdir()
+    write(tmp_path / "rows" / "train.jsonl", [{"text": "good", "label": "yes"}, {"text": "bad", "label": "no"}])
+    write(tmp_path / "rows" / "validation.jsonl", [{"text": "good", "label": "yes"}])
+    made = config(SequenceClassification(), own_head(tmp_path, ("positive", "negative")), tmp_path / "rows")
+    with pytest.raises(UserError, match=r"a head for the labels positive, negative, and the data has no, yes"):
+        prepare(made)
+    named = replace(made, model=replace(made.model, config={"id2label": {0: "yes", 1: "no"}}))
+    assert prepare(named).facts["labels"] == ["yes", "no"]
+
+
+def test_repeated_rows_are_reported_and_removed_on_request_outside_the_budget(data):
+    spoil(data, "train", (1, rows(data / "train.jsonl")[0]), (2, rows(data / "validation.jsonl")[0]))
+    prepared = prepare(config(SFT(), llama(), data))
+    assert prepared.report["train"]["audit"]["duplicates"] == {"exact": 1, "near": 0, "evaluated": 1}
+    assert prepared.report["train"]["kept"] == 10
+    cleaned = prepare(config(SFT(), llama(), data, deduplicate="exact", decontaminate=True))
+    assert cleaned.report["train"]["kept"] == 8
+    assert {reason: entry["first"] for reason, entry in cleaned.report["train"]["dropped"].items()} == {
+        "a copy of an earlier row": [1], "also evaluated on": [2],
+    }  # fmt: skip
+    assert cleaned.report["train"]["audit"]["duplicates"] == {"exact": 0, "near": 0, "evaluated": 0}
+
+
+def test_what_a_template_leaves_out_is_counted_in_the_account(data):
+    named = [{"role": "user", "content": "one", "name": "Ada"}, {"role": "assistant", "content": "two"}]
+    write(data / "train.jsonl", [{"messages": named}] * 3)
+    write(
+        data / "validation.jsonl", [{"messages": [{k: v for k, v in turn.items() if k != "name"} for turn in named]}]
+    )
+    report = prepare(config(SFT(), llama(), data)).report
+    assert report["train"]["notes"]["name of user not rendered"] == 3
+    assert "name of user not rendered" not in report["validation"]["notes"]
+
+
+def test_the_tokens_that_the_model_stops_at_are_known_with_those_of_the_template(data, tmp_path):
+    shutil.copytree(llama(), tmp_path / "own")
+    settings = json.loads((tmp_path / "own" / "generation_config.json").read_text()) | {"eos_token_id": [3, 5]}
+    (tmp_path / "own" / "generation_config.json").write_text(json.dumps(settings))
+    assert prepare(config(SFT(), tmp_path / "own", data)).facts["stops"] == [3, 5]
+    assert "stops" not in prepare(config(SFT(eos="none"), tmp_path / "own", data)).facts
 
 
 def test_a_template_is_read_from_its_file(data, tmp_path):

@@ -1,5 +1,8 @@
 """Supervised fine-tuning: what a row trains, what becomes of long rows, and what the model answers."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
 import torch
 from datasets import Dataset
@@ -9,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from finetune.config.task import RowError
 from finetune.errors import UserError
 from finetune.models import generate
+from finetune.plan import checks
 from finetune.tasks.sft import SFT
 
 ASKED, ANSWERED = {"role": "user", "content": "hello"}, {"role": "assistant", "content": "hallo welt"}
@@ -252,3 +256,49 @@ def test_markers_and_prefixes_encode_the_same_rows():
     by_markers, by_prefixes = (encode(rows, tokenizer=chat_tokenizer(template)) for template in (MARKED, CHATML))
     assert list(by_markers.rows) == list(by_prefixes.rows)
     assert by_markers.account == by_prefixes.account
+
+
+def test_completion_trains_what_its_column_holds_and_no_answer_of_the_prompt():
+    tokenizer = chat_tokenizer()
+    row = {"prompt": [ASKED, {"role": "assistant", "content": "one"}, ASKED], "completion": [ANSWERED]}
+    for mask, expected in {
+        "completion": "hallo welt<|im_end|>",
+        "assistant": "one<|im_end|>hallo welt<|im_end|>",
+    }.items():
+        (found,) = encode([row], SFT(mask=mask), tokenizer).rows
+        assert trained_text(tokenizer, found["input_ids"], found["labels"]) == expected
+
+
+def test_a_turn_is_trained_by_the_field_that_the_recipe_names():
+    tokenizer = chat_tokenizer()
+    turns = [ASKED, {"role": "assistant", "content": "one", "train": False}, ASKED, ANSWERED | {"train": True}]
+    (found,) = encode([{"messages": turns}], SFT(mask="per_turn", turn_weight="train"), tokenizer).rows
+    assert trained_text(tokenizer, found["input_ids"], found["labels"]) == "hallo welt<|im_end|>"
+
+
+TOOL = {"type": "function", "function": {"name": "add", "description": "one", "parameters": {}}}
+TOOLED = "{% if tools %}{{ '<|im_start|>system\n' + tools | tojson + '<|im_end|>\n' }}{% endif %}" + CHATML
+
+
+@pytest.mark.parametrize("tools", [[TOOL], json.dumps([TOOL])], ids=["a list", "its text"])
+def test_tools_of_a_row_are_rendered_trained_and_asked_with(tools):
+    tokenizer = chat_tokenizer(TOOLED)
+    row = {**CHAT, "tools": tools}
+    (found,) = encode([row], tokenizer=tokenizer).rows
+    assert '"add"' in tokenizer.decode(found["input_ids"])
+    facts = SFT().describe(Dataset.from_list([row]), {})
+    prompt, _ = SFT().question(row, facts)
+    ids = generate._ids(tokenizer, prompt)
+    assert found["input_ids"][: len(ids)] == ids
+    assert SFT().rendered(row, facts, tokenizer)["text"] == tokenizer.decode(found["input_ids"])
+
+
+def test_a_plan_fails_where_kept_rows_train_no_end_and_are_not_truncated():
+    numbers = {"rows": 10, "rows with a trained end": 8, "rows without": [3, 7]}
+
+    def ends(**account):
+        return checks._ends(SimpleNamespace(report={"train": {"audit": numbers, **account}}), "train")
+
+    with pytest.raises(UserError, match=r"train: 2 rows have no trained token that ends a turn .*task\.eos=none"):
+        ends(kept=10, notes={"truncated": 1})
+    assert ends(kept=10, notes={"truncated": 2}).startswith("8 of 10 rows")
