@@ -9,8 +9,10 @@ from itertools import combinations
 from typing import Any
 
 from finetune.plan import memory
+from finetune.plan.activations import Kept
 from finetune.plan.memory import Estimate
 from finetune.plan.setup import Setup
+from finetune.plan.static import Static, static_of
 
 MOST_TOGETHER = 4
 """More changes than these at once are another run."""
@@ -67,15 +69,16 @@ def changes(situation: Situation, budget: int, count: int = 3) -> list[Change]:
     Args:
         budget: bytes the device has.
     """
-    estimates = _Estimates(situation)
+    estimates = _Estimates(situation, budget)
     found: list[Change] = []
     taken: list[set[str]] = []
     for together in _by_price(list(_candidates(situation))):
-        names = {candidate.override for candidate in together}
-        if any(names > fewer for fewer in taken):
+        # A smaller batch than one that is enough is no news.
+        names = {candidate.kind if candidate.kind == ROWS else candidate.override for candidate in together}
+        if any(names >= fewer for fewer in taken):
             continue
         estimate = estimates(together)
-        if estimate.needed <= budget:
+        if estimate and estimate.needed <= budget:
             taken.append(names)
             found.append(_change(together, situation, estimate))
         if len(found) == count:
@@ -155,19 +158,37 @@ def _change(together: tuple[Candidate, ...], situation: Situation, estimate: Est
 class _Estimates:
     """Estimates of changed runs. What autograd keeps is counted once for each length, adapter and dtype."""
 
-    def __init__(self, situation: Situation) -> None:
-        self.situation = situation
+    def __init__(self, situation: Situation, budget: int) -> None:
+        self.situation, self.budget = situation, budget
         self.models: dict[str, Any] = {}
         self.kept: dict[Any, Any] = {}
+        self.static: dict[Any, Static] = {}
 
-    def __call__(self, together: tuple[Candidate, ...]) -> Estimate:
+    def __call__(self, together: tuple[Candidate, ...]) -> Estimate | None:
+        """None where the weights and states alone are too much: then nothing has to be counted."""
         changed = {name: value for candidate in together for name, value in candidate.setup.items()}
         setup = replace(self.situation.setup, **changed)
         adapter = next((c.adapter for c in together if c.adapter), self.situation.adapter)
-        model = self.models.get(adapter) or self.models.setdefault(adapter, self.situation.build(adapter))
-        rows = self.situation.setup.rows
-        key = (adapter, setup.length, setup.trainable)
+        static = self._static(adapter, setup)
+        if static.weights + static.adapter + static.optimizer + static.gradients > self.budget:
+            return None
+        kept, notes = self._activations(adapter, setup)
+        return memory.account(static, kept, setup, notes)
+
+    def _model(self, adapter: str) -> Any:
+        if adapter not in self.models:
+            self.models[adapter] = self.situation.build(adapter)
+        return self.models[adapter]
+
+    def _activations(self, adapter: str, setup: Setup) -> tuple[Kept, tuple[str, ...]]:
+        key, rows = (adapter, setup.length, setup.trainable), self.situation.setup.rows
         if key not in self.kept:
-            self.kept[key] = memory.activations(model, replace(setup, rows=rows))
+            self.kept[key] = memory.activations(self._model(adapter), replace(setup, rows=rows))
         kept, notes = self.kept[key]
-        return memory.account(model, setup, kept.scaled(setup.rows / rows), notes)
+        return kept.scaled(setup.rows / rows), notes
+
+    def _static(self, adapter: str, setup: Setup) -> Static:
+        key = (adapter, setup.trainable, setup.optim)
+        if key not in self.static:
+            self.static[key] = static_of(self._model(adapter), setup)
+        return self.static[key]

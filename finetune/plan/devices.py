@@ -5,7 +5,9 @@ card, which is less than the data sheet's: firmware and ECC take their part. TFL
 as much, with sparsity) and with fp32 sums.
 """
 
+import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -57,11 +59,14 @@ DEVICES = (
     Device("l40s", 44.4, 362, 864, f"{NVIDIA}/l40s/"),
     Device("l4", 22.0, 121, 300, f"{NVIDIA}/l4/"),
     Device("a10", 22.0, 125, 600, f"{NVIDIA}/products/a10-gpu/"),
+    Device("a10g", 22.0, 70, 600, "https://aws.amazon.com/ec2/instance-types/g5/"),
+    Device("l40", 44.3, 181, 864, f"{NVIDIA}/l40/"),
+    Device("a40", 44.3, 149.7, 696, f"{NVIDIA}/a40/"),
     Device("t4", 14.5, 65, 320, f"{NVIDIA}/tesla-t4/", bf16=False),
     Device("v100", 15.7, 125, 900, f"{NVIDIA}/v100/", bf16=False),
     Device("v100_32gb", 31.7, 125, 900, f"{NVIDIA}/v100/", bf16=False),
     Device("rtx6000_ada", 47.3, 364, 960, ADA),
-    Device("rtx_a6000", 47.3, 154.8, 768, AMPERE),
+    Device("rtxa6000", 47.3, 154.8, 768, AMPERE),
     Device("rtx5090", 31.3, 209.5, 1792, BLACKWELL),
     Device("rtx4090", 23.5, 165.2, 1008, ADA),
     Device("rtx3090", 23.5, 71, 936, AMPERE),
@@ -109,16 +114,15 @@ def present() -> Device | None:
 def _by_title(title: str, total: int) -> Device | None:
     """The row of the table for what the driver calls the card, such as `NVIDIA A100-SXM4-80GB`.
 
-    Several rows fit where a model has variants: the one whose memory is nearest.
+    Where a model has variants it is the one whose memory is nearest. A laptop's card has the name of a faster one.
     """
-    words = _plain(title)
-    fitting = [device for device in DEVICES if _plain(device.name.partition("_")[0]) in words]
-    if any("pcie" in device.name for device in fitting):
-        fitting = [device for device in fitting if ("pcie" in words) == ("pcie" in device.name)]
-    # L4 is in L40S as well: the longest name says most.
-    longest = max((len(device.name.partition("_")[0]) for device in fitting), default=0)
-    fitting = [device for device in fitting if len(device.name.partition("_")[0]) == longest]
-    return min(fitting, key=lambda device: abs(device.memory - total), default=None)
+    words = re.split(r"[^a-z0-9]+", title.lower())
+    if "laptop" in words:
+        return None
+    named = {*words, *(first + second for first, second in pairwise(words))}
+    fitting = [device for device in DEVICES if device.name.partition("_")[0] in named or _plain(device.name) in named]
+    is_pcie = [device for device in fitting if ("pcie" in words) == ("pcie" in device.name)]
+    return min(is_pcie or fitting, key=lambda device: abs(device.memory - total), default=None)
 
 
 def _plain(name: str) -> str:

@@ -66,7 +66,7 @@ def estimate(model: Any, setup: Setup) -> Estimate:
         model: a skeleton on the meta device, with its adapter.
     """
     kept, notes = activations(model, setup)
-    return account(model, setup, kept, notes)
+    return account(static_of(model, setup), kept, setup, notes)
 
 
 def activations(model: Any, setup: Setup) -> tuple[Kept, tuple[str, ...]]:
@@ -83,17 +83,15 @@ def activations(model: Any, setup: Setup) -> tuple[Kept, tuple[str, ...]]:
         return _by_formula(model.config, setup, str(reason))
 
 
-def account(model: Any, setup: Setup, kept: Kept, notes: tuple[str, ...] = ()) -> Estimate:
-    """Every moment of a step, from what autograd keeps."""
-    found = sizes.of(model, setup)
-    static = static_of(model, found, setup)
-    moments = {name: parts for name, parts in _moments(static, kept, setup, is_adapted(model))}
+def account(static: Static, kept: Kept, setup: Setup, notes: tuple[str, ...] = ()) -> Estimate:
+    """Every moment of a step, from what is always there and what autograd keeps."""
+    moments = dict(_moments(static, kept, setup))
     passing = max(sum(parts.values()) for parts in moments.values()) - static.weights - static.adapter
     reserve = CONTEXT.get(setup.device, CONTEXT["cuda"]) + int(FRAGMENTED * passing)
     return Estimate(moments, reserve, (*notes, *_unknown(kept, setup)))
 
 
-def _moments(static: Static, kept: Kept, setup: Setup, adapted: bool) -> Iterator[tuple[str, Parts]]:
+def _moments(static: Static, kept: Kept, setup: Setup) -> Iterator[tuple[str, Parts]]:
     """The moments a peak can come at, in the order of a step."""
     always = {"weights": static.weights, "adapter": static.adapter, "optimizer": static.optimizer}
     # From the second forward pass of a step on, the gradients of the first are there.
@@ -103,7 +101,7 @@ def _moments(static: Static, kept: Kept, setup: Setup, adapted: bool) -> Iterato
     for name, parts in loss_moments(static, kept, setup):
         yield name, {**always, "gradients": before, "activations": held, **parts}
     again = max((layer.inside for layer in kept.layers), default=0) if setup.checkpointing else 0
-    passing = _passing(kept, setup, adapted) + static.unpacked
+    passing = _passing(static, kept, setup) + static.unpacked
     last = {"activations": held + again, "casts": casts, "passing": passing}
     yield "backward of the last layer", {**always, "gradients": max(before, static.head_gradient), **last}
     first = kept.layers[0].inside if kept.layers else 0
@@ -117,13 +115,13 @@ def _moments(static: Static, kept: Kept, setup: Setup, adapted: bool) -> Iterato
     yield "step of the optimizer", {**always, "gradients": static.gradients, "passing": static.step}
 
 
-def _passing(kept: Kept, setup: Setup, adapted: bool) -> int:
+def _passing(static: Static, kept: Kept, setup: Setup) -> int:
     """Gradients on their way through a layer: two of its widest tensor at a time.
 
     An adapter in fp32 under autocast turns what enters it to fp32 and its gradient back: as much again.
     """
     widest = max((layer.widest for layer in kept.layers), default=0)
-    casts_adapter = adapted and setup.trainable == "fp32" and setup.compute != "fp32"
+    casts_adapter = static.adapter > 0 and setup.trainable == "fp32" and setup.compute != "fp32"
     return widest * (4 if casts_adapter else 2)
 
 

@@ -5,7 +5,6 @@ from typing import Any
 
 from finetune.plan import weights as sizes
 from finetune.plan.setup import Setup
-from finetune.plan.weights import Weight
 
 Parts = dict[str, int]
 """Part to bytes."""
@@ -37,9 +36,9 @@ class Static:
         return self.head * self.itemsize if self.head_trained else 0
 
 
-def static_of(model: Any, weights: list[Weight], setup: Setup) -> Static:
-    """Add them up."""
-    adapted, shards = is_adapted(model), setup.shards
+def static_of(model: Any, setup: Setup) -> Static:
+    """Add them up over a skeleton's weights."""
+    adapted, shards, weights = is_adapted(model), setup.shards, sizes.of(model, setup)
     base = model.get_base_model() if adapted else model
     trained = [weight for weight in weights if weight.trained]
     state = sizes.state_bytes(setup.optim, setup.optim_args)

@@ -48,6 +48,10 @@ def skeleton(name, *, dtype=torch.float32, lora=False, trainable=torch.float32, 
     config = getattr(transformers, config_class)(**values)
     if layers:
         config.num_hidden_layers = layers
+        if hasattr(config, "num_decoder_layers"):
+            config.num_decoder_layers = layers
+        if hasattr(config, "layer_types"):
+            config.layer_types = config.layer_types[:layers]
     with torch.device("meta"):
         model = getattr(transformers, auto).from_config(config, dtype=dtype)
     if not lora:
