@@ -20,7 +20,7 @@ def loss_moments(static: Static, kept: Kept, setup: Setup) -> Iterator[tuple[str
     # Autocast's cache lives until the forward pass ends, loss included; then only the graph keeps casts.
     after = 0 if setup.checkpointing else inner
     if setup.loss == "logits" or not static.head:
-        forward, backward = _whole(kept.logits, setup)
+        forward, backward = _whole(static, kept.logits, setup)
         yield FORWARD, {"logits": forward, "casts": kept.casts}
         yield BACKWARD, {"logits": backward, "casts": after + kept.head_casts}
         return
@@ -29,12 +29,14 @@ def loss_moments(static: Static, kept: Kept, setup: Setup) -> Iterator[tuple[str
     yield BACKWARD, {"logits": tiles + _chunked_gradients(static, kept, setup), "casts": after}
 
 
-def _whole(logits: int, setup: Setup) -> tuple[int, int]:
+def _whole(static: Static, logits: int, setup: Setup) -> tuple[int, int]:
     """Logits in the dtype of products, in fp32, and their log-softmax; then it, its gradient, and the logits'.
 
     `ForCausalLMLoss` of transformers/loss/loss_utils.py upcasts; cross-entropy keeps one fp32 tensor and needs two
     more to go backward.
     """
+    if not static.upcasts and setup.compute == "fp32" and setup.trainable != "fp32":
+        return logits * 4, logits * 6
     upcast = 4 if setup.compute == "fp32" and setup.trainable == "fp32" else 2 + 4
     return logits * (upcast + 4), logits * 12
 

@@ -29,6 +29,8 @@ class Static:
     """Whether the output embeddings are the input embeddings."""
     itemsize: int
     """Bytes of a trained number."""
+    upcasts: bool = True
+    """Whether the model turns logits to fp32 for the loss: encoder-decoders take cross-entropy as they are."""
 
     @property
     def head_gradient(self) -> int:
@@ -56,6 +58,7 @@ def static_of(model: Any, setup: Setup) -> Static:
         head_trained=head_weight is not None and head_weight.requires_grad,
         tied=head_weight is not None and head_weight is getattr(entrance, "weight", None),
         itemsize=4 if setup.trainable == "fp32" else 2,
+        upcasts=not getattr(base.config, "is_encoder_decoder", False),
     )
 
 
