@@ -97,7 +97,8 @@ def _moments(static: Static, kept: Kept, setup: Setup) -> Iterator[tuple[str, Pa
     # From the second forward pass of a step on, the gradients of the first are there.
     before = static.gradients if setup.accumulation > 1 else 0
     held = kept.entrances() if setup.checkpointing else kept.whole()
-    casts = kept.head_casts if setup.checkpointing else kept.casts
+    # The head's cast went with the head's backward, and a layer that is computed again makes its own.
+    casts = 0 if setup.checkpointing else kept.casts - kept.head_casts
     for name, parts in loss_moments(static, kept, setup):
         yield name, {**always, "gradients": before, "activations": held, **parts}
     again = max((layer.inside for layer in kept.layers), default=0) if setup.checkpointing else 0

@@ -44,7 +44,7 @@ def static_of(model: Any, setup: Setup) -> Static:
     base = model.get_base_model() if adapted else model
     trained = [weight for weight in weights if weight.trained]
     state = sizes.state_bytes(setup.optim, setup.optim_args)
-    head, entrance = base.get_output_embeddings(), base.get_input_embeddings()
+    head, entrance = _embeddings(base)
     head_weight = getattr(head, "weight", None)
     paged = setup.optim.startswith("paged_")
     return Static(
@@ -60,6 +60,17 @@ def static_of(model: Any, setup: Setup) -> Static:
         itemsize=4 if setup.trainable == "fp32" else 2,
         upcasts=not getattr(base.config, "is_encoder_decoder", False),
     )
+
+
+def _embeddings(base: Any) -> tuple[Any, Any]:
+    """The output's and the input's; models of images and sound have none of either, and some say so by raising."""
+    found = []
+    for read in (base.get_output_embeddings, base.get_input_embeddings):
+        try:
+            found.append(read())
+        except (NotImplementedError, AttributeError):
+            found.append(None)
+    return found[0], found[1]
 
 
 def is_adapted(model: Any) -> bool:
