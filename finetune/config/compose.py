@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from finetune.config import groups, inheritance, options, origin, recipes, written
 from finetune.config.inheritance import Lineage
-from finetune.config.interpolation import resolve
+from finetune.config.interpolation import resolve, veiled
 from finetune.config.origin import COMMAND_LINE
 from finetune.config.task import tasks
 from finetune.errors import ConfigError, Problem, UserError
@@ -167,7 +167,7 @@ def _store(lineage: Lineage) -> dict[str, Path]:
     _store_methods()
     store, files = ConfigStore.instance().store, {}
     for number, (file, values) in enumerate(lineage.layers):
-        store(group="recipe", name=f"layer{number}", node=OmegaConf.create(values), package="_global_")
+        store(group="recipe", name=f"layer{number}", node=OmegaConf.create(veiled(values)), package="_global_")
         files[f"recipe/layer{number}"] = file
     overrides = [{f"override /{group}": option} for group, option in lineage.choices.items()]
     defaults = [*(name.removeprefix("recipe/") for name in files), *overrides]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import groups, origin, recipes
+from finetune.config.reading import Document
 from finetune.errors import Problem, UserError
 
 SELF = "_self_"
@@ -44,8 +45,10 @@ def _add(file: Path, lineage: Lineage, heirs: tuple[Path, ...]) -> None:
         raise UserError(f"a recipe inherits itself: {circle}")
     if any(file.resolve() == layer.resolve() for layer, _ in lineage.layers):
         return
-    values = origin.values(file)
-    entries = list(_entries(file, values))
+    found = origin.document(file)
+    values = found.values
+    lineage.problems += [*found.problems, *_of_hydra(found)]
+    entries = list(_entries(found))
     for where, entry in entries:
         if entry == SELF:
             lineage.layers.append((file, values))
@@ -56,12 +59,18 @@ def _add(file: Path, lineage: Lineage, heirs: tuple[Path, ...]) -> None:
             _choose(entry, where, lineage)
 
 
-def _entries(file: Path, values: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
+def _of_hydra(found: Document) -> Iterator[Problem]:
+    """Settings of Hydra, which would be taken out without a word."""
+    if "hydra" in found.values:
+        yield Problem("hydra", found.places["hydra"], "nothing reads it: Hydra composes the config and does no more.")
+
+
+def _entries(found: Document) -> Iterator[tuple[str, Any]]:
     """Where each entry of the defaults list stands, and the entry; the recipe itself comes after those it inherits."""
-    entries = values.pop("defaults", None) or []
+    entries = found.values.pop("defaults", None) or []
     if not isinstance(entries, list):
-        raise UserError(f"{origin.line_of(file, 'defaults')}: defaults is a list. {FORM}")
-    yield from zip(origin.item_lines(file, "defaults"), entries, strict=True)
+        raise UserError(f"{found.places['defaults']}: defaults is a list. {FORM}")
+    yield from zip(found.items.get("defaults", []), entries, strict=True)
     if SELF not in entries:
         yield "", SELF
 
@@ -90,7 +99,7 @@ def _choose(entry: Any, where: str, lineage: Lineage) -> None:
 def _twice(group: str, where: str, lineage: Lineage) -> Problem | None:
     """One file chooses an option of a group once; an heir chooses anew."""
     before = lineage.origins.get(group, "")
-    if before.rpartition(":")[0] != where.rpartition(":")[0]:
+    if before.rsplit(":", 2)[0] != where.rsplit(":", 2)[0]:
         return None
     return Problem(group, where, f"is chosen a second time; the first is at {before}.", "Leave one of them.")
 

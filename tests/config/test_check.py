@@ -49,7 +49,7 @@ class TestMisspelt:
 
     def test_a_key_of_a_recipe_is_located(self, told, write):
         message = told(write("seed: 1\ntrainer:\n  learnig_rate: 1.0e-3"))
-        assert "trainer.learnig_rate (mine.yaml:3)" in message
+        assert "trainer.learnig_rate (mine.yaml:3:3)" in message
         assert "Did you mean trainer.learning_rate?" in message
 
     def test_a_key_like_nothing_lists_the_keys(self, told):
@@ -60,7 +60,7 @@ class TestMisspelt:
         assert "In a file a key is nested: evaluation: {generation: {rows: …}}" in message
 
     def test_a_key_that_is_a_number(self, told, write):
-        assert "1 (mine.yaml:1): there is no such key." in told(write("1: 2"))
+        assert "1 (mine.yaml:1:1): there is no such key." in told(write("1: 2"))
 
 
 class TestMisplaced:
@@ -140,7 +140,7 @@ class TestTypes:
         assert "Write it without quotes." in told(write('trainer: {learning_rate: "0.001"}'))
 
     def test_a_group_with_nothing_below(self, told, write):
-        assert "trainer (mine.yaml:1): wrote null" in told(write("trainer:"))
+        assert "trainer (mine.yaml:1:1): wrote null" in told(write("trainer:"))
 
     @pytest.mark.parametrize(
         "written", ["dataset.validation_size=0.2", "dataset.validation_size=20", "dataset.max_dropped=0"]
