@@ -43,7 +43,9 @@ def _guarded(verb: Verb, options: argparse.Namespace) -> int:
     try:
         verb(options)
     except FinetuneError as error:
-        print(f"finetune: {error}", file=sys.stderr)
+        from finetune.config.written import printable
+
+        print(f"finetune: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("finetune: interrupted", file=sys.stderr)

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from finetune.config import ours, theirs
+from finetune.config import ours, safety, theirs
 from finetune.config.compose import Composed, compose
 from finetune.config.origin import nearest_origin
 from finetune.config.ours import choice
@@ -63,7 +63,12 @@ def _problems(composed: Composed) -> list[Problem]:
         if path := theirs.method_class(group, composed.values.get(group)):
             classes[group] = path
     chosen = Chosen(task, classes)
-    found = [*_code(composed, composed.values), *ours.problems(composed, chosen), *theirs.problems(composed, chosen)]
+    found = [
+        *safety.problems(composed),
+        *_code(composed, composed.values),
+        *ours.problems(composed, chosen),
+        *theirs.problems(composed, chosen),
+    ]
     first = [*composed.problems, *wrong_task]
     unique = {problem.key: problem for problem in reversed(found) if not _is_below(problem.key, unread)}
     return [*first, *reversed(unique.values())]

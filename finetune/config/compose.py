@@ -94,6 +94,11 @@ def _read(arguments: Sequence[str]) -> CommandLine:
 
 
 def _sort(text: str, parser: OverridesParser, command: CommandLine) -> None:
+    if reason := written.oversized(text):
+        command.problems.append(
+            Problem(written.key_of(text), COMMAND_LINE, f"is refused: {reason}.", "Write it into a file.")
+        )
+        return
     try:
         override = parser.parse_override(text)
     except HydraException as error:

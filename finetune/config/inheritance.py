@@ -25,6 +25,8 @@ class Lineage:
     origins: dict[str, str] = field(default_factory=dict)
     """Group to the line that chose its option."""
     problems: list[Problem] = field(default_factory=list)
+    roots: tuple[Path, ...] = ()
+    """The folders a recipe may be read from."""
 
 
 def read(name: str) -> Lineage:
@@ -33,9 +35,19 @@ def read(name: str) -> Lineage:
     Raises:
         UserError: a recipe is not there, cannot be read, or inherits itself.
     """
-    lineage = Lineage()
-    _add(recipes.find(name), lineage, ())
+    file = recipes.find(name)
+    lineage = Lineage(roots=(file.parent, Path.cwd(), recipes.RECIPES))
+    _contain(file, lineage.roots)
+    _add(file, lineage, ())
     return lineage
+
+
+def _contain(file: Path, roots: tuple[Path, ...]) -> None:
+    """A recipe from elsewhere reads no file but those around it: neither by its path nor through a link."""
+    target = file.resolve()
+    if not any(target.is_relative_to(root.resolve()) for root in roots):
+        places = ", ".join(dict.fromkeys(str(root.absolute()) for root in roots))
+        raise UserError(f"recipe={file}: it leads out of the folders a recipe is read from: {places}")
 
 
 def _add(file: Path, lineage: Lineage, heirs: tuple[Path, ...]) -> None:
@@ -53,7 +65,7 @@ def _add(file: Path, lineage: Lineage, heirs: tuple[Path, ...]) -> None:
         if entry == SELF:
             lineage.layers.append((file, values))
         elif isinstance(entry, str):
-            _add(_parent(entry, file, where), lineage, (*heirs, file.resolve()))
+            _add(_parent(entry, file, where, lineage.roots), lineage, (*heirs, file.resolve()))
     for where, entry in entries:
         if not isinstance(entry, str):
             _choose(entry, where, lineage)
@@ -75,10 +87,12 @@ def _entries(found: Document) -> Iterator[tuple[str, Any]]:
         yield "", SELF
 
 
-def _parent(name: str, heir: Path, where: str) -> Path:
+def _parent(name: str, heir: Path, where: str, roots: tuple[Path, ...]) -> Path:
     """An inherited recipe: a shipped one by name, a file by its path from the one that inherits it."""
     try:
-        return recipes.find(name, heir.parent)
+        file = recipes.find(name, heir.parent)
+        _contain(file, roots)
+        return file
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 

@@ -19,6 +19,8 @@ Count = Annotated[Whole, Field(ge=0)]
 Number = Annotated[float, Strict()]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$", max_length=128)]
+"""Names a folder, so that it leads to no other."""
 Closed: Any = {"extra": "forbid"}
 DType = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -178,6 +180,6 @@ class Config:
     global_batch_size: Positive | None = None
     """Rows per optimizer step over all devices. None takes per-device size x devices x accumulation."""
     seed: Whole = 42
-    name: Text = "run"
+    name: Name = "run"
     """Names the folder of the run; the recipe's name unless set."""
     output_dir: Text = "runs"

@@ -234,10 +234,10 @@ class TestCommandLine:
         import shlex
 
         try:
-            found = config(f"name={value}").name
+            found = config(f"dataset.revision={value}").dataset.revision
         except Exception:
-            advice = re.search(r"quoted twice: (.*)", told(f"name={value}"))[1]
-            found = config(*shlex.split(advice)).name
+            advice = re.search(r"quoted twice: (.*)", told(f"dataset.revision={value}"))[1]
+            found = config(*shlex.split(advice)).dataset.revision
         assert found == value
 
     @pytest.mark.parametrize("value", ["1,2", "choice(1,2)", "range(1,3)"])
@@ -292,7 +292,7 @@ class TestCommandLine:
 
 class TestInterpolation:
     def test_a_value_can_refer_to_another(self, config):
-        assert config("seed=3", "name=${dataset.path}", "trainer.data_seed=${seed}").trainer["data_seed"] == 3
+        assert config("seed=3", "output_dir=${dataset.path}", "trainer.data_seed=${seed}").trainer["data_seed"] == 3
 
     def test_a_reference_to_nothing_is_located(self, told, write):
         message = told(write("seed: 1\nname: ${foo.bar}"))
