@@ -87,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     recipes.add_argument("action", nargs="?", choices=["list", "show", "copy"], default="list")
     recipes.add_argument("name", nargs="?", help="of the recipe to show or copy")
     recipes.add_argument("target", nargs="?", type=Path, default=Path(), help="where to copy to (default: here)")
+    schema = _verb(verbs, "schema", "print the JSON Schema of recipes or of a group, for editors", _schema)
+    schema.add_argument("name", nargs="?", help="recipe or a group (default recipe)")
+    schema.add_argument(
+        "--output", type=Path, metavar="DIR", help="write NAME.json there; without a name, all of them"
+    )
     _verb(verbs, "doctor", "say what this machine can do", _doctor)
     parser.add_argument("--version", action="version", version=_version())
     return parser
@@ -106,7 +111,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(USER, f"finetune: {message}\n")
 
 
-VERBS = ("train", "plan", "show", "data", "evaluate", "predict", "publish", "recipes", "doctor")
+VERBS = ("train", "plan", "show", "data", "evaluate", "predict", "publish", "recipes", "schema", "doctor")
 
 
 def _verb(verbs: "argparse._SubParsersAction[_Parser]", name: str, text: str, verb: Verb) -> argparse.ArgumentParser:
@@ -228,6 +233,16 @@ def _recipes(options: argparse.Namespace) -> None:
         print(recipes.find(options.name).read_text(encoding="utf-8"), end="")
     else:
         print(recipes.copy(options.name, options.target))
+
+
+def _schema(options: argparse.Namespace) -> None:
+    from finetune.config import json_schema
+
+    if options.output is None:
+        print(json_schema.text(options.name or json_schema.RECIPE), end="")
+        return
+    for file in json_schema.write([options.name] if options.name else json_schema.names(), options.output):
+        print(file)
 
 
 def _doctor(_: argparse.Namespace) -> None:
