@@ -1,4 +1,4 @@
-"""A YAML file as plain values and the place of each key, read within limits, so that no file costs more than a moment.
+"""A YAML file as plain values and the place of each key, read within limits: no file costs more than a moment.
 
 Knows YAML. Knows nothing of what a key means, of other files, or of Hydra.
 """
