@@ -18,7 +18,7 @@ RESOLVER = re.compile(r"(?<!\\)\$\{\s*([\w.]+)\s*:")
 REFERENCE = re.compile(r"(\\?)\$\{([^{}$]*)\}")
 OPEN, VEILED = "${", "\ue000{"
 MISSING = "???"
-TEXT, STEPS = 2**16, 100_000
+TEXT, STEPS = 2**16, 10_000
 """The most characters of one resolved text, and of values looked at to resolve a whole config."""
 
 Path = tuple[Any, ...]
@@ -84,9 +84,9 @@ class _Resolver:
 
     def _expanded(self, text: str, path: Path, followed: tuple[Path, ...]) -> Any:
         """A text with what it refers to; a text that is one reference takes the value with its type."""
-        self._step(len(text))
         if OPEN not in text:
             return text
+        self._step(len(text))
         if path in followed:
             raise _Unresolved("it leads to itself")
         if (whole := REFERENCE.fullmatch(text)) and not whole[1]:
@@ -112,7 +112,7 @@ class _Resolver:
         return self._copied(self._found(target, name), target, followed)
 
     def _copied(self, node: Any, path: Path, followed: tuple[Path, ...]) -> Any:
-        self._step()
+        self._step(len(node) if isinstance(node, str) else 0)
         if isinstance(node, dict):
             return {key: self._copied(value, (*path, key), followed) for key, value in node.items()}
         if isinstance(node, list):
@@ -132,7 +132,7 @@ class _Resolver:
                 raise _Unresolved(f"there is no key {name.strip()}")
         return node
 
-    def _step(self, characters: int = 0) -> None:
+    def _step(self, characters: int) -> None:
         self.steps += 1 + characters // 100
         if self.steps > STEPS:
             raise _Unresolved("it refers to too much, over and over")

@@ -13,6 +13,7 @@ import yaml
 
 from finetune.errors import Problem, UserError
 
+BITS = 63
 BYTES, DEPTH, NODES, ALIASES = 2**20, 50, 100_000, 100
 """The most a file may hold: bytes, levels of nesting, nodes once every alias is written out, aliases."""
 # libyaml's own loader is ten times faster; a build of PyYAML without it has the same methods.
@@ -166,8 +167,7 @@ class _Walk:
         """A whole number stays one; any other key is text, as it is written."""
         if not isinstance(node, yaml.ScalarNode):
             return "?"
-        value = self._scalar(node)
-        return value if type(value) is int else str(node.value)
+        return self._scalar(node) if node.tag == INT else str(node.value)
 
     def _wrong_key(self, node: yaml.Node, key: str, where: str, first: str | None) -> Iterator[Problem]:
         if not isinstance(node, yaml.ScalarNode):
@@ -191,11 +191,12 @@ class _Walk:
         return self._scalar(node)
 
     def _scalar(self, node: Any) -> Any:
-        """The value of a scalar; digits that make no number, or one of thousands of digits, stay text."""
+        """The value of a scalar; what makes no number, or one of more than 64 bits, stays text."""
         try:
-            return self.constructor.construct_object(node)
-        except ValueError:
+            value = self.constructor.construct_object(node)
+        except (ValueError, yaml.constructor.ConstructorError):
             return str(node.value)
+        return str(node.value) if isinstance(value, int) and value.bit_length() > BITS else value
 
     def _surprise(self, node: Any, key: str) -> Problem:
         meant = self._scalar(node)

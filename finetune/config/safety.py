@@ -49,10 +49,11 @@ def _wrong(key: str, value: Any) -> Finding | None:
 
 
 def _number(value: float) -> Finding | None:
+    if isinstance(value, int):
+        wide = value.bit_length() > 63
+        return (f"wrote a number of {value.bit_length()} bits.", "No key takes one of more than 63.") if wide else None
     if not math.isfinite(value):
         return f"wrote {value}, which is not a number.", "Write one, or leave the key out for its default."
-    if isinstance(value, int) and abs(value) >= 2**63:
-        return f"wrote a number of {len(hex(value)) * 4 - 8} bits.", "No key takes a whole number of more than 63."
     return None
 
 

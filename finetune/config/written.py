@@ -24,8 +24,9 @@ SECRET_VALUE = re.compile(
     r"|[a-z][a-z0-9+.-]*://[^\s/:@]*:[^\s/@]+@"  # a password in an address
     r")"
 )
-LENGTH, COMMAS, DIGITS, DEPTH = 2**16, 500, 400, 50
-"""The most of an override: characters, commas (Hydra reads a list in the square of its length), digits, brackets."""
+LENGTH, KEY, COMMAS, DIGITS, DEPTH = 2**16, 200, 500, 400, 50
+"""The most of an override: characters, those of its key, commas, digits, brackets. Hydra reads a list in the square of
+its length."""
 QUOTED = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"")
 
 
@@ -71,7 +72,9 @@ def oversized(text: str) -> str:
     """Why an override costs too much to read; empty where it does not."""
     if len(text) > LENGTH:
         return f"it is longer than {LENGTH // 2**10} KiB"
-    bare = QUOTED.sub("", text)
+    key, bare = text.partition("=")[0], QUOTED.sub("", text)
+    if len(key) > KEY or key.count(".") > DEPTH:
+        return f"its key is longer than {KEY} characters or {DEPTH} names"
     if bare.count(",") > COMMAS:
         return f"it lists more than {COMMAS} values"
     if re.search(rf"\d{{{DIGITS}}}", bare):
