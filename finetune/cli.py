@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from finetune.config.written import printable
 from finetune.errors import DONE, OUR_FAULT, USER, FinetuneError, UserError
 
 Verb = Callable[[argparse.Namespace], None]
@@ -43,8 +44,6 @@ def _guarded(verb: Verb, options: argparse.Namespace) -> int:
     try:
         verb(options)
     except FinetuneError as error:
-        from finetune.config.written import printable
-
         print(f"finetune: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
@@ -238,11 +237,7 @@ def _recipes(options: argparse.Namespace) -> None:
 def _schema(options: argparse.Namespace) -> None:
     from finetune.config import json_schema
 
-    if options.output is None:
-        print(json_schema.text(options.name or json_schema.RECIPE), end="")
-        return
-    for file in json_schema.write([options.name] if options.name else json_schema.names(), options.output):
-        print(file)
+    print(json_schema.told(options.name, options.output), end="")
 
 
 def _doctor(_: argparse.Namespace) -> None:

@@ -34,6 +34,17 @@ def names() -> list[str]:
     return [RECIPE, *groups.names()]
 
 
+def told(name: str | None, folder: Path | None) -> str:
+    """What a user asked for: a schema as text, or the files that were written, one a line.
+
+    Raises:
+        UserError: there is no such group, or the folder cannot be written.
+    """
+    if folder is None:
+        return text(name or RECIPE)
+    return "".join(f"{file}\n" for file in write([name] if name else names(), folder))
+
+
 def of(name: str) -> Schema:
     """The schema of a recipe, or of the files of a group.
 

@@ -130,11 +130,11 @@ class _Meter:
             self.open.append((event.anchor, self.nodes - 1))
         return f"it is nested more than {DEPTH} deep" if len(self.open) > DEPTH else self._too_many()
 
-    def _alias(self, anchor: str) -> str | None:
+    def _alias(self, anchor: str | None) -> str | None:
         if anchor in (name for name, _ in self.open):
             return "an alias stands inside of what it names"
         self.aliases += 1
-        self.nodes += self.sizes.get(anchor, 1)
+        self.nodes += self.sizes.get(str(anchor), 1)
         return f"it has more than {ALIASES} aliases" if self.aliases > ALIASES else self._too_many()
 
     def _size(self, anchor: str | None, before: int) -> None:

@@ -1,6 +1,6 @@
 """A corpus of configs and overrides that mean harm: each is refused, and nothing is run, read or repeated.
 
-All of it in one process of its own, because an audit hook cannot be taken out again. `scripts/hostile` prints the times.
+All of it in one process of its own, because an audit hook cannot be taken out again. `scripts/hostile` prints times.
 """
 
 import json

@@ -2,8 +2,8 @@
 
     python child.py FOLDER
 
-FOLDER is empty. Prints one JSON object a case: its kind and name, the exit code, seconds, what was run or read that must not be, and
-whether a secret or a control character was repeated.
+FOLDER is empty. Prints one JSON object a case: its kind and name, the exit code, seconds, what was run or read that
+must not be, and whether a secret or a control character was repeated.
 """
 
 import contextlib
@@ -31,8 +31,9 @@ INNOCENT = (
     ("seed=x", "trainer.a=1"),
 )
 FORBIDDEN = (
-    "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.startfile", "subprocess.Popen", "socket.", "pty.",
-    "ctypes.", "pickle.", "webbrowser.", "urllib.", "shutil.", "os.remove", "os.rename", "os.mkdir", "os.symlink", "http.",
+    "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.startfile", "subprocess.Popen", "socket.",
+    "pty.", "ctypes.", "pickle.", "webbrowser.", "urllib.", "http.", "shutil.", "os.remove", "os.rename", "os.mkdir",
+    "os.symlink",
 )  # fmt: skip
 COMPILERS = ("typing.py", "dataclasses.py", "importlib", "pydantic", "functools.py")
 """Where the standard library and pydantic evaluate the types that our own source writes."""
