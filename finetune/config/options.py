@@ -20,7 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-FORMAT = 4
+FORMAT = 5
 LIBRARIES = ("transformers", "trl", "peft", "accelerate", "torch", "pydantic")
 
 
@@ -127,7 +127,7 @@ def _derive(class_path: str) -> Iterator[tuple[str, Option]]:
 
 def _type_of(default: Any) -> Any:
     """What a parameter without a type takes, where its default leaves no doubt."""
-    return type(default) if isinstance(default, bool | float) else Any
+    return type(default) if isinstance(default, bool | float | str) else Any
 
 
 def _hints(cls: type) -> dict[str, Any]:

@@ -23,6 +23,8 @@ WRONG: dict[type, tuple[Any, ...]] = {
     list: (7, True, {"a": 1}, [1]),
 }
 """What no key takes that takes a value of this type."""
+FITS = {("dataset.data_files", "text")}
+"""But for a key that takes several."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def mistyped(file: File, key: str) -> Iterator[tuple[Any, list[Problem]]]:
     node = file.composed.values
     for part in parts:
         node = node[part]
-    for value in WRONG.get(type(node), ()):
+    for value in (each for each in WRONG.get(type(node), ()) if not (isinstance(each, str) and (key, each) in FITS)):
         values = deepcopy(file.composed.values)
         above = values
         for part in parts[:-1]:
@@ -108,6 +110,13 @@ def is_right(found: list[Problem], key: str, wrong: str) -> bool:
     """Whether the wrong key is refused, and the first name that is suggested is the right one."""
     at = f"{key.rpartition('.')[0]}.{wrong}".lstrip(".")
     return any(problem.key == at and problem.hint.startswith(f"Did you mean {key}?") for problem in found)
+
+
+def is_ambiguous(found: list[Problem], key: str, wrong: str) -> bool:
+    """Whether what is suggested instead lies as near; `load_in_bit` could be 4bit as well as 8bit."""
+    other = found[0].hint.removeprefix("Did you mean ").removesuffix("?") if len(found) == 1 else ""
+    right, near = key.rpartition(".")[2], other.rpartition(".")[2]
+    return near != right and bool(near) and distance(wrong, near) <= distance(wrong, right)
 
 
 def options() -> Iterator[tuple[str, str]]:

@@ -121,7 +121,7 @@ class TestOfHydra:
     @pytest.mark.parametrize(
         ("word", "message"),
         [
-            ("tracking.report_to.0=x", "the list has no such place.\n    Write the whole list: tracking.report_to=[…]"),
+            ("tracking.report_to.0=x", "has no such place.\n    Write the whole list: tracking.report_to=[…]"),
             ("tracking.report_to.x=1", "report_to.x (command line): tracking.report_to is a list, which has no keys."),
             ("tracking.report_to={a:1}", "tracking.report_to (command line): wrote a mapping, where a list stands."),
             ("dataset.columns={null:a}", "dataset.columns (command line): a mapping in it has a key that is no text."),
