@@ -1,29 +1,29 @@
 """The program: the straight line from a config to a verified model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 
 from finetune.artifacts import publish, verify
 from finetune.config.schema import Config
 from finetune.config.task import RowError
-from finetune.data.prepare import Prepared, prepare
-from finetune.plan import checks, frozen, plan
+from finetune.data.prepare import Prepared
+from finetune.plan import frozen
+from finetune.plan.catalogue import refuse_failed
 from finetune.plan.plan import Plan
+from finetune.plan.planned import planned
 from finetune.plan.run_folder import RunFolder, create
 from finetune.worker import work
 
 
-def planned(config: Config) -> tuple[Plan, Prepared]:
-    """Prepare and plan; nothing is written but the prepared rows."""
-    early = list(checks.early(config))
-    prepared = prepare(config)
-    return plan.make(config, prepared, early), prepared
+def run(config: Config, notes: Sequence[str] = ()) -> RunFolder:
+    """Train, verify and publish as the config says.
 
-
-def run(config: Config) -> RunFolder:
-    """Train, verify and publish as the config says."""
-    made, prepared = planned(config)
+    Raises:
+        PlanError: a check of the plan failed.
+    """
+    made, prepared = planned(config, notes)
+    refuse_failed(made.checks)
     folder = frozen_folder(made, prepared)
     with folder.logged():
         work(folder)

@@ -24,12 +24,19 @@ def values(file: Path) -> dict[Any, Any]:
     """What a YAML file says, interpolations as they stand.
 
     Raises:
+        UserError: it cannot be read.
+    """
+    return document(file).values
+
+
+def parse(file: Path) -> None:
+    """Refuse a file that cannot be read as it is meant.
+
+    Raises:
         UserError: it cannot be read, or writes a key twice.
     """
-    found = document(file)
-    if found.problems:
-        raise ConfigError(found.problems)
-    return found.values
+    if problems := document(file).problems:
+        raise ConfigError(problems)
 
 
 def lines(file: Path, package: str = "") -> dict[str, str]:

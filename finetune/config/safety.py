@@ -53,7 +53,7 @@ def _number(value: float) -> Finding | None:
         wide = value.bit_length() > 63
         return (f"wrote a number of {value.bit_length()} bits.", "No key takes one of more than 63.") if wide else None
     if not math.isfinite(value):
-        return f"wrote {value}, which is not a number.", "Write one, or leave the key out for its default."
+        return f"wrote {value}, expected a finite number.", "Write one, or leave the key out for its default."
     return None
 
 

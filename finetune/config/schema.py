@@ -118,6 +118,8 @@ class GenerationConfig:
     rows: Count = 0
     """Validation rows answered by generation after training; 0 generates nothing."""
     max_new_tokens: Positive = 256
+    generation_config: dict[str, Any] = field(default_factory=dict)
+    """Options of transformers' GenerationConfig, such as `temperature`; without any, decoding is greedy."""
     answer_pattern: str | None = None
     """A regular expression whose first group is the answer to compare, such as `#### (.+)`."""
 
@@ -162,6 +164,20 @@ class PublishConfig:
 
 
 @dataclass(kw_only=True)
+class PlanConfig:
+    """What a plan is made for, and which of its findings are accepted."""
+
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    device: str | None = None
+    """The accelerator the run is meant for, such as h200, a100_80gb or rtx4090; None is the one present."""
+    throughput: Annotated[Number, Field(gt=0)] | None = None
+    """Tokens per second of one device, where they are known; the time is estimated from it."""
+    waive: list[str] = field(default_factory=list)
+    """Checks whose failure is accepted, by name. Each stays in the plan, marked as waived."""
+
+
+@dataclass(kw_only=True)
 class Config:
     """A whole run, as resolved."""
 
@@ -178,6 +194,7 @@ class Config:
     evaluation: EvaluationConfig
     tracking: TrackingConfig
     publish: PublishConfig
+    plan: PlanConfig = field(default_factory=PlanConfig)
     global_batch_size: Positive | None = None
     """Rows per optimizer step over all devices. None takes per-device size x devices x accumulation."""
     seed: Whole = 42

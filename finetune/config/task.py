@@ -74,6 +74,8 @@ class Task:
     """What `dataset.columns` may name."""
     owned: ClassVar[dict[str, str]] = {}
     """Trainer arguments this task decides itself: name to what the user writes instead."""
+    unread: ClassVar[dict[str, str]] = {}
+    """Keys outside of the task that it never reads, and why."""
     trainer_options: ClassVar[dict[str, Any]] = {}
     """Trainer arguments this task always sets."""
 
@@ -124,6 +126,16 @@ class Task:
     def summarize(self, scores: dict[str, float]) -> dict[str, float]:
         """The scores as reported: derived ones added, names the field's own."""
         return scores
+
+    def example(self, columns: dict[str, str]) -> list[dict[str, Any]]:
+        """A few raw rows that the task can learn from, made up, for a rehearsal without the data.
+
+        Args:
+            columns: role to column, as the user named them; roles left out have columns of their usual names.
+        Raises:
+            UserError: the task makes up no rows.
+        """
+        raise UserError(f"task={self.name} makes up no rows, so it is rehearsed on its own data: dataset.path=FILE")
 
     def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, str]:
         """For tasks that generate: what the model is asked of a raw row, and the answer the row gives."""

@@ -10,14 +10,21 @@ from finetune.config import check
 from finetune.errors import UserError
 from finetune.plan.plan import Plan, as_json, from_json
 from finetune.plan.run_folder import RunFolder
+from finetune.plan.show import markdown
 
 
 def freeze(plan: Plan, folder: RunFolder) -> None:
     """Write the plan, and the config as a recipe that runs again."""
-    values = as_json(plan)
-    folder.write("plan.json", {"sha256": seal(values), **values})
+    folder.write("plan.json", sealed(plan))
+    (folder / "plan.md").write_text(markdown(plan), encoding="utf-8")
     text = yaml.safe_dump(check.dump(plan.config), sort_keys=False, allow_unicode=True)
     (folder / "config.yaml").write_text(text, encoding="utf-8")
+
+
+def sealed(plan: Plan) -> dict[str, Any]:
+    """Plain values of a plan, with their hash."""
+    values = as_json(plan)
+    return {"sha256": seal(values), **values}
 
 
 def read(folder: RunFolder) -> Plan:

@@ -31,6 +31,10 @@ class SequenceClassification(Task):
     model_class: ClassVar[str] = "transformers.AutoModelForSequenceClassification"
     peft_type: ClassVar[str] = "SEQ_CLS"
     roles: ClassVar[tuple[str, ...]] = ("text", "text_pair", "label")
+    unread: ClassVar[dict[str, str]] = {
+        "tokenizer.chat_template": "texts are classified as they are, not rendered",
+        "evaluation.generation": "a classifier writes nothing",
+    }
 
     name: str = "sequence_classification"
     problem_type: Literal["auto", "single_label_classification", "multi_label_classification", "regression"] = "auto"
@@ -120,6 +124,12 @@ class SequenceClassification(Task):
             with torch.no_grad():
                 logits = model(**encoded).logits[0].float().cpu()
             yield {"input": item, **_answer(logits, model.config)}
+
+    def example(self, columns: dict[str, str]) -> list[dict[str, Any]]:
+        """Texts with labels of the kind asked for."""
+        texts = {column: "a fine film" for role, column in ({"text": "text"} | columns).items() if role != "label"}
+        labels = {MULTI: ([0], [0, 1]), REGRESSION: (0.2, 0.9)}.get(self.problem_type, ("no", "yes"))
+        return [{**texts, columns.get("label", "label"): label} for label in labels]
 
 
 def _columns(names: Sequence[str], given: dict[str, str]) -> dict[str, str]:

@@ -14,6 +14,12 @@ from finetune.errors import ConfigError, Problem
 FREE = ("dataset.data_files.",)
 """Keys that are the user's own names."""
 PATHS = ("model.path=m", "dataset.path=d")
+NEEDED = {
+    "publish=hub": ("publish.repo_id=me/x",),
+    "quantization=bnb_4bit": ("adapter=lora",),
+    "quantization=bnb_8bit": ("adapter=lora",),
+}
+"""What a run with one option of a group needs besides."""
 WRONG: dict[type, tuple[Any, ...]] = {
     bool: ("text", 7, {"a": 1}, [1]),
     int: ("text", True, {"a": 1}, ["x"]),
@@ -46,7 +52,7 @@ def read(choice: str) -> File:
     group, _, name = choice.partition("=")
     is_recipe = group == "recipe"
     file = recipes.find(name) if is_recipe else recipes.CONF / group / f"{name}.yaml"
-    composed = compose([choice, *(() if is_recipe else PATHS)])
+    composed = compose([choice, *(() if is_recipe else (*PATHS, *NEEDED.get(choice, ())))])
     check(composed)
     return File(choice, composed, tuple(origin.lines(file, "" if is_recipe else group)))
 

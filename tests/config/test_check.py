@@ -255,7 +255,9 @@ class TestMethods:
         found = compose([f"quantization={name}"]).values["quantization"]["method"]
         assert found in {*options.methods("quantization"), "none"}
 
-    @pytest.mark.parametrize("words", [("adapter=adalora",), ("quantization=gptq",), ("adapter=qlora",)])
+    @pytest.mark.parametrize(
+        "words", [("adapter=adalora",), ("quantization=gptq", "adapter=lora"), ("adapter=qlora",)]
+    )
     def test_a_method_is_accepted(self, config, words):
         config(*words)
 

@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from corpus import Case, cases
 
 from finetune import cli
-from finetune.config import options, recipes
+from finetune.config import recipes
+from finetune.config.cache import cache_folder
 
 BASE = ("model.path=some/model", "dataset.path=some/data")
 INNOCENT = (
@@ -73,7 +74,7 @@ def main() -> None:
     (folder / "outside/other.yaml").write_text("seed: 7\n")
     library = [Path(path) for path in {*sysconfig.get_paths().values(), *sys.path} if path]
     package = Path(cli.__file__).parent
-    watch = Watch([folder / "work", recipes.CONF, recipes.RECIPES, package, options.cache_folder(), *library])
+    watch = Watch([folder / "work", recipes.CONF, recipes.RECIPES, package, cache_folder(), *library])
     (folder / "work").mkdir()
     os.chdir(folder / "work")
     for words in INNOCENT:
