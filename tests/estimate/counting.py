@@ -6,7 +6,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 
-from finetune.plan.activations import inputs
+from finetune.estimate.activations import inputs
 
 
 class Tracker(MemTracker):

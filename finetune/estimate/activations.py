@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_leaves
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from finetune.plan.kernels import Kernels, storage
+from finetune.estimate.kernels import Kernels, storage
 
 
 @dataclass(frozen=True)

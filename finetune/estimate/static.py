@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from finetune.plan import weights as sizes
-from finetune.plan.setup import Setup
+from finetune.estimate import weights as sizes
+from finetune.estimate.setup import Setup
 
 Parts = dict[str, int]
 """Part to bytes."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune.plan import weights
-from finetune.plan.setup import Setup
+from finetune.estimate import weights
+from finetune.estimate.setup import Setup
 
 SMALL = 2**20 + 2**24
 """trainer_state.json, training_args.bin, scheduler.pt, rng_state.pth: 1 MiB; a tokenizer: up to 16 MiB."""

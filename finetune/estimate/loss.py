@@ -5,9 +5,9 @@ Knows sizes; knows nothing of tasks. It is often the peak: 8,192 tokens of a voc
 
 from collections.abc import Iterator
 
-from finetune.plan.activations import Kept
-from finetune.plan.setup import Setup
-from finetune.plan.static import Parts, Static
+from finetune.estimate.activations import Kept
+from finetune.estimate.setup import Setup
+from finetune.estimate.static import Parts, Static
 
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
 """`TOKEN_CHUNK_SIZE` of trl/kernels/chunked_logprob.py, `_CHUNKED_LOGPROB_CHUNK_SIZE` of trl/trainer/utils.py."""

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from finetune.config.options import cache_folder
-from finetune.plan.devices import Device
+from finetune.config.cache import cache_folder
+from finetune.estimate.devices import Device
 
 MFU = (0.15, 0.45)
 """Share of a device's peak that fine-tuning reaches. NeMo AutoModel's LoRA of Llama-3-8B has 41 % of an H100's 989

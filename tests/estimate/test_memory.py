@@ -16,9 +16,9 @@ from transformers import (
     MixtralForCausalLM,
 )
 
-from finetune.plan import activations, memory, weights
-from finetune.plan.memory import estimate
-from finetune.plan.setup import Setup, Shards
+from finetune.estimate import activations, memory, weights
+from finetune.estimate.memory import estimate
+from finetune.estimate.setup import Setup, Shards
 
 GIB = 2**30
 NF4 = {"method": "bitsandbytes_4bit", "load_in_4bit": True, "bnb_4bit_use_double_quant": True}

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from finetune.plan import devices, duration
-from finetune.plan.duration import Work
+from finetune.estimate import devices, duration
+from finetune.estimate.duration import Work
 
 # Llama-3.1-8B: 8.03 B weights less the input embeddings, 4,096 tokens a row.
 WORK = Work(tokens=10**8, length=4096, matmul=7_504_924_672, trained=7_504_924_672, layers=32, hidden=4096)

@@ -5,8 +5,8 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from finetune.plan.disk import SMALL, disk
-from finetune.plan.setup import Setup
+from finetune.estimate.disk import SMALL, disk
+from finetune.estimate.setup import Setup
 
 CONFIG = LlamaConfig(
     hidden_size=256, intermediate_size=512, num_hidden_layers=2, num_attention_heads=4, vocab_size=999

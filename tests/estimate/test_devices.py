@@ -3,7 +3,7 @@
 import pytest
 
 from finetune.errors import UserError
-from finetune.plan import devices
+from finetune.estimate import devices
 
 
 def test_a_device_is_found_however_it_is_written():

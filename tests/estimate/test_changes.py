@@ -4,9 +4,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from finetune.plan.changes import Situation, changes
-from finetune.plan.memory import estimate
-from finetune.plan.setup import Setup
+from finetune.estimate.changes import Situation, changes
+from finetune.estimate.memory import estimate
+from finetune.estimate.setup import Setup
 
 SETUP = Setup(rows=8, length=256, compute="bf16")
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from finetune.plan import weights as sizes
-from finetune.plan.activations import Kept, Layer, Untraceable, inputs, trace
-from finetune.plan.kernels import Kernels
-from finetune.plan.loss import loss_moments
-from finetune.plan.setup import Setup
-from finetune.plan.static import Parts, Static, is_adapted, static_of
+from finetune.estimate import weights as sizes
+from finetune.estimate.activations import Kept, Layer, Untraceable, inputs, trace
+from finetune.estimate.kernels import Kernels
+from finetune.estimate.loss import loss_moments
+from finetune.estimate.setup import Setup
+from finetune.estimate.static import Parts, Static, is_adapted, static_of
 
 CONTEXT = {"cpu": 2**30, "cuda": 3 * 2**28}
 """torch and transformers loaded on a processor; a CUDA context with cuBLAS, which is 0.5 to 0.8 GiB."""

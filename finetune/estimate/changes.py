@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
-from finetune.plan import memory
-from finetune.plan.activations import Kept
-from finetune.plan.memory import Estimate
-from finetune.plan.setup import Setup
-from finetune.plan.static import Static, static_of
+from finetune.estimate import memory
+from finetune.estimate.activations import Kept
+from finetune.estimate.memory import Estimate
+from finetune.estimate.setup import Setup
+from finetune.estimate.static import Static, static_of
 
 MOST_TOGETHER = 4
 """More changes than these at once are another run."""

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from transformers.quantizers.base import get_keys_to_not_convert
 
+from finetune.estimate.setup import Setup
 from finetune.models.precision import DTYPES
-from finetune.plan.setup import Setup
 
 NF4_BLOCK, DOUBLE_BLOCK, OPTIMIZER_BLOCK = 64, 256, 256
 SMALLEST_8BIT = 4096
