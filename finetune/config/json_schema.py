@@ -13,7 +13,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from finetune.config import choices, descriptions, groups, inheritance, properties, recipes
+from finetune.config import choices, groups, inheritance, properties, recipes
+from finetune.config.docs import field_docs
 from finetune.config.properties import Schema, mapping
 from finetune.config.schema import Config
 from finetune.config.suggest import did_you_mean
@@ -72,7 +73,7 @@ def write(wanted: Iterable[str], folder: Path) -> list[Path]:
 
 
 def _recipe() -> Schema:
-    said = descriptions.of(Config)
+    said = field_docs(Config)
     top = {name: _top(name, hint, said.get(name, "")) for name, hint in properties.hints(Config).items()}
     return {
         "$schema": DRAFT,

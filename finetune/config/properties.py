@@ -9,7 +9,8 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter
 
-from finetune.config import descriptions, options
+from finetune.config import options
+from finetune.config.docs import field_docs
 from finetune.config.places import RENAMED, Chosen
 from finetune.config.task import Task
 from finetune.config.theirs import NOTHING
@@ -27,7 +28,7 @@ def mapping(properties: dict[str, Schema], description: str = "") -> Schema:
 
 def ours(cls: Any) -> Schema:
     """The mapping of one of our dataclasses; nothing is required, because the command line may set it."""
-    said = descriptions.of(cls)
+    said = field_docs(cls)
     return mapping({name: _field(cls, name, said.get(name, "")) for name in hints(cls)}, doc(cls))
 
 

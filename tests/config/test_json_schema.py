@@ -6,9 +6,8 @@ from functools import cache
 import pytest
 from jsonschema import Draft7Validator
 
-from finetune.config import descriptions, groups, json_schema, origin, recipes
+from finetune.config import groups, json_schema, origin, recipes
 from finetune.config.check import dump, load_config
-from finetune.config.schema import DatasetConfig
 from finetune.config.task import tasks
 from finetune.errors import UserError
 
@@ -120,14 +119,14 @@ class TestNarrowed:
 
 class TestDescriptions:
     def test_they_are_the_text_below_a_field(self):
-        assert descriptions.of(DatasetConfig)["limit"] == "At most this many rows of each split, the first ones."
+        assert (
+            json_schema.of("dataset")["properties"]["limit"]["description"]
+            == "At most this many rows of each split, the first ones."
+        )
 
     @pytest.mark.parametrize("task", list(tasks()))
     def test_a_task_s_own_options_are_described(self, task):
         assert json_schema.of("task")["properties"]["overlong"]["description"].startswith("What becomes of a row")
-
-    def test_a_class_without_source_has_none(self):
-        assert descriptions.of(type("Made", (), {})) == {}
 
     def test_the_help_of_a_library_is_its_own(self):
         assert "learning rate" in json_schema.of("trainer")["properties"]["learning_rate"]["description"]
