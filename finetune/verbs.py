@@ -157,6 +157,13 @@ def store(options: argparse.Namespace) -> None:
     print("\n".join(cleaning.lines(listed, "removed" if clean else "in the store")))
 
 
+def schema(options: argparse.Namespace) -> None:
+    """Print or write the JSON Schema of recipes or groups."""
+    from finetune.config import json_schema
+
+    print(json_schema.told(options.name, options.output), end="")
+
+
 def doctor(_: argparse.Namespace) -> None:
     """What this machine can do."""
     from finetune import console

@@ -16,6 +16,7 @@ FLOORS = (
     ("data",),
     ("tasks",),
     ("evaluation",),
+    ("estimate",),
     ("plan",),
     ("training",),
     ("artifacts",),

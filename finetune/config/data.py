@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from finetune.config.types import Closed, Number, Positive, Share, Text
+from finetune.config.types import Closed, Number, Positive, Share, Switch, Text
 
 
 @dataclass(kw_only=True)
@@ -76,19 +76,19 @@ class DatasetConfig:
     """Prepared where it is named, for `finetune evaluate RUN --split test`. Many Hub sets hide its labels."""
     validation_size: Annotated[Number, Field(gt=0, lt=1)] | Positive = 0.1
     """A share of train, or a number of rows, for a validation split that is cut."""
-    stratify: bool = False
+    stratify: Switch = False
     """Cut so that every label keeps its share."""
     columns: dict[str, str] = field(default_factory=dict)
     """Role to column name; what is left out is detected and shown."""
     limit: Positive | None = None
     """At most this many rows of each split, the first ones."""
-    streaming: bool = False
+    streaming: Switch = False
     """Read the first rows only, as many as `trainer.max_steps` can use or `limit` says, and fetch no more of it."""
     max_dropped: Share = 0.01
     """The largest share of a split that may be dropped."""
     deduplicate: Literal["none", "exact", "near"] = "none"
     """Remove training rows that repeat an earlier one, or nearly do. Found and reported in any case."""
-    decontaminate: bool = False
+    decontaminate: Switch = False
     """Remove training rows that are evaluated on as well. Found and reported in any case."""
 
 

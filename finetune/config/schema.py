@@ -12,7 +12,7 @@ from pydantic import Field, SerializeAsAny
 
 from finetune.config.data import DatasetConfig, PackingConfig
 from finetune.config.task import Task
-from finetune.config.types import Closed, Count, DType, Number, Positive, Text, Whole
+from finetune.config.types import Closed, Count, DType, Name, Number, Positive, Switch, Text, Whole
 
 
 @dataclass(kw_only=True)
@@ -51,7 +51,7 @@ class ModelConfig:
     dtype: DType = "auto"
     """Of the frozen weights. auto keeps what the checkpoint stores."""
     attn_implementation: str | None = None
-    trust_remote_code: bool = False
+    trust_remote_code: Switch = False
     config: dict[str, Any] = field(default_factory=dict)
     """Values of the model's own config, such as dropout."""
 
@@ -91,7 +91,7 @@ class EvaluationConfig:
 
     metrics: list[str] | None = None
     """None takes the task's own."""
-    baseline: bool = True
+    baseline: Switch = True
     """Score the untouched model on the same rows first."""
     batch_size: Positive | None = None
     """None takes `trainer.per_device_eval_batch_size`, else the size of training."""
@@ -106,7 +106,7 @@ class TrackingConfig:
 
     report_to: list[Literal["wandb", "trackio", "tensorboard"]] = field(default_factory=list)
     project: str = "finetune"
-    online: bool = False
+    online: Switch = False
     """Where the tracker can stay on this machine, it does unless this is set."""
 
 
@@ -118,7 +118,7 @@ class PublishConfig:
 
     to: Literal["none", "hub"] = "none"
     repo_id: str | None = None
-    private: bool = True
+    private: Switch = True
     commit_message: str = "Upload fine-tuned model"
 
 
@@ -158,6 +158,6 @@ class Config:
     global_batch_size: Positive | None = None
     """Rows per optimizer step over all devices. None takes per-device size x devices x accumulation."""
     seed: Whole = 42
-    name: Text = "run"
+    name: Name = "run"
     """Names the folder of the run; the recipe's name unless set."""
     output_dir: Text = "runs"

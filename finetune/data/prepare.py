@@ -62,6 +62,11 @@ class Prepared:
         """The architecture, with what the data decides of it."""
         return model.config(self.config.model, self.source, self.config.task, self.facts)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest training row."""
+        return int(self.rows("train").lengths.max())
+
 
 def prepare(config: Config) -> Prepared:
     """Prepare every split.

@@ -1,21 +1,17 @@
-"""The catalogue: what can be known to be wrong before the first step. Each check passes with a detail, or raises."""
+"""What the config and the machine decide before data is touched. Each check passes with a detail, or raises."""
 
 import importlib.util
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from finetune.config.schema import Config
-from finetune.config.suggest import did_you_mean
-from finetune.data.prepare import Prepared
 from finetune.errors import MachineError, MissingExtra, UserError
 from finetune.models import quantization
 from finetune.models.source import hub_id
 from finetune.plan import environment
-from finetune.plan.batches import Batches
 from finetune.plan.catalogue import Check, looked_at
 from finetune.plan.run_folder import check_writable
 
@@ -28,27 +24,6 @@ def early(config: Config) -> list[Check]:
     """What the config and the machine decide; looked at before data is touched."""
     looks = [(name, partial(look, config)) for name, look in EARLY.items()]
     return list(looked_at(looks, config.plan.waive, WAIVABLE))
-
-
-def late(config: Config, prepared: Prepared, batches: Batches) -> list[Check]:
-    """What the prepared rows decide."""
-    found = Rows(config, prepared, batches)
-    of_splits = [(f"rows-{split}", partial(_rows, prepared, split)) for split in prepared.report]
-    of_splits += [(f"ends-{split}", partial(_ends, prepared, split)) for split in prepared.report]
-    looks = [*of_splits, *((name, partial(look, found)) for name, look in LATE.items())]
-    return list(looked_at(looks, config.plan.waive, WAIVABLE))
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What late checks look at."""
-
-    config: Config
-    prepared: Prepared
-    batches: Batches
-
-
-# What the config and the machine decide
 
 
 def _output_folder(config: Config) -> str:
@@ -173,76 +148,4 @@ EARLY: dict[str, Callable[[Config], str]] = {
     "metrics": _metrics,
     "answer-pattern": _answer_pattern,
     "remote-code": _remote_code,
-}
-
-
-# What the prepared rows decide
-
-
-def _rows(prepared: Prepared, split: str) -> str:
-    account = prepared.report[split]
-    return f"{account['read']} read, {account['kept']} kept"
-
-
-def _trained_tokens(rows: Rows) -> str:
-    notes = rows.prepared.report["train"]["notes"]
-    trained = notes.get("trained tokens")
-    if trained is None:
-        return "one label a row"
-    return f"{trained} of {notes['tokens']} ({trained / notes['tokens']:.0%})"
-
-
-def _ends(prepared: Prepared, split: str) -> str:
-    """Every row but one that was cut must hold a token in its loss that ends a turn."""
-    account, numbers = prepared.report[split], prepared.report[split]["audit"]
-    if "rows with a trained end" not in numbers:
-        return "rows end no turn that is trained"
-    without = numbers["rows"] - numbers["rows with a trained end"]
-    # A row that was cut has lost its end, and of the parts of one that was split only the last has it.
-    if without > account["notes"].get("truncated", 0) + numbers["rows"] - account["kept"]:
-        raise UserError(
-            f"{split}: {without} rows have no trained token that ends a turn (first of those kept: "
-            f"{numbers['rows without']}), so the model would not learn to stop. Where that is meant, write "
-            "task.eos=none"
-        )
-    return f"{numbers['rows with a trained end']} of {numbers['rows']} rows train a token that ends a turn"
-
-
-def _repeated(rows: Rows) -> str:
-    copied = rows.prepared.report["train"]["audit"]["duplicates"]
-    near = "near copies not looked for in so many" if copied["near"] is None else f"{copied['near']} near copies"
-    return f"{copied['exact']} copies in train, {near}"
-
-
-def _overlap(rows: Rows) -> str:
-    found = rows.prepared.report["train"]["audit"]["duplicates"]["evaluated"]
-    return f"{found} rows of train are evaluated on as well"
-
-
-def _best_model(rows: Rows) -> str:
-    """The metric that names the best model must be one that the evaluation gives."""
-    name = str(rows.config.trainer.get("metric_for_best_model") or "loss").removeprefix("eval_")
-    wanted = rows.config.evaluation.metrics
-    known = ["loss", *(rows.config.task.metrics(rows.prepared.facts) if wanted is None else wanted)]
-    known = list(rows.config.task.summarize(dict.fromkeys(known, 0.0)))
-    if name not in known:
-        hint = did_you_mean(name, known) or f"Metrics: {', '.join(known)}"
-        raise UserError(f"trainer.metric_for_best_model={name} is not measured. {hint}")
-    return name if rows.config.trainer.get("load_best_model_at_end") else "the last model is kept"
-
-
-def _step(rows: Rows) -> str:
-    batches = rows.batches
-    if batches.rows < batches.global_batch:
-        return f"it takes {batches.global_batch} rows and there are {batches.rows}: each one sees all of them"
-    left = batches.rows % batches.global_batch
-    return f"the last of an epoch has {left} rows" if left else "every one is full"
-
-
-LATE: dict[str, Callable[[Rows], str]] = {
-    "trained-tokens": _trained_tokens,
-    "repeated-rows": _repeated,
-    "overlap": _overlap,
-    "best-model": _best_model,
-    "step": _step,
 }
