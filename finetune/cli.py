@@ -18,7 +18,7 @@ OVERRIDES = "Hydra overrides: recipe=NAME or recipe=./mine.yaml, group=option, k
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a verb and exit with its code: 0 done, 1 our fault, 2 the input, 3 the machine."""
+    """Run a verb and exit with its code: 0 done, 1 our fault, 2 the input, 3 the machine, 75 stopped and resumable."""
     sys.exit(_guarded(*_parsed(_parser(), arguments)))
 
 
@@ -65,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
     train = _config_verb(verbs, "train", "train, evaluate and verify a model", _train)
     train.add_argument("-m", "--multirun", action="store_true", help="kept for sweeps")
+    resume = _run_verb(verbs, "resume", "go on with a run that was stopped", _resume)
+    resume.add_argument("overrides", nargs="*", metavar="key=value", help="what is to be different from now on")
+    resume.add_argument("--back-to", type=int, metavar="STEP", help="an earlier checkpoint; later ones are set aside")
     _config_verb(verbs, "plan", "check everything and say what a run would do, without training", _plan)
     _config_verb(verbs, "show", "print the resolved config", _show)
     data = _config_verb(verbs, "data", "show rows as they would be trained", _data)
@@ -104,7 +107,7 @@ class _Parser(argparse.ArgumentParser):
         self.exit(USER, f"finetune: {message}\n")
 
 
-VERBS = ("train", "plan", "show", "data", "evaluate", "predict", "publish", "recipes", "doctor")
+VERBS = ("train", "resume", "plan", "show", "data", "evaluate", "predict", "publish", "recipes", "doctor")
 
 
 def _verb(verbs: "argparse._SubParsersAction[_Parser]", name: str, text: str, verb: Verb) -> argparse.ArgumentParser:
@@ -146,6 +149,14 @@ def _train(options: argparse.Namespace) -> None:
 
     with console.session():
         console.conclude(run(config))
+
+
+def _resume(options: argparse.Namespace) -> None:
+    from finetune import console
+    from finetune.run import resume
+
+    with console.session():
+        console.conclude(resume(options.run, options.back_to, options.overrides))
 
 
 def _plan(options: argparse.Namespace) -> None:

@@ -71,7 +71,7 @@ def _check_trainable(config: Config) -> None:
 
 
 def _check_resume(checkpoint: Any) -> None:
-    if checkpoint and not (Path(str(checkpoint)) / "trainer_state.json").is_file():
+    if checkpoint and not (Path(str(checkpoint)) / "manifest.json").is_file():
         raise UserError(
             f"trainer.resume_from_checkpoint={checkpoint}: there is no checkpoint. Write its folder: "
             "RUN/checkpoints/checkpoint-N"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -16,8 +17,9 @@ def freeze(plan: Plan, folder: RunFolder) -> None:
     """Write the plan, and the config as a recipe that runs again."""
     values = as_json(plan)
     folder.write("plan.json", {"sha256": seal(values), **values})
-    text = yaml.safe_dump(check.dump(plan.config), sort_keys=False, allow_unicode=True)
-    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    # Run again, it is another run: it gets a folder of its own, and differs from nothing.
+    again = replace(plan.config, run_folder=None, checkpoint=replace(plan.config.checkpoint, accept=[]))
+    folder.write_text("config.yaml", yaml.safe_dump(check.dump(again), sort_keys=False, allow_unicode=True))
 
 
 def read(folder: RunFolder) -> Plan:

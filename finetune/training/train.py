@@ -11,13 +11,17 @@ from typing import Any
 from datasets import Dataset, load_from_disk
 from transformers import PreTrainedTokenizerBase, set_seed
 
+from finetune.errors import UserError
 from finetune.evaluation.evaluate import Evaluation
 from finetune.models import adapter, model, quantization, tokenizer
 from finetune.models.model import Loaded
 from finetune.models.precision import DTYPES
+from finetune.plan import identity
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
+from finetune.training import checkpoint, generators, ranks
 from finetune.training.callbacks import FiniteLoss, Heartbeat, MetricsFile, MovingRanks
+from finetune.training.resumable import Lineage
 from finetune.training.trainer import add_callbacks, assemble
 
 log = logging.getLogger(__name__)
@@ -37,7 +41,8 @@ class Trained:
 
 def train(plan: Plan, folder: RunFolder) -> Trained:
     """Train as planned."""
-    set_seed(plan.config.seed)
+    seeds = identity.seeds(plan)
+    set_seed(seeds["init"])
     words = load_tokenizer(plan)
     rows = {split: load_rows(plan, split) for split in ("train", "validation")}
     evaluation = evaluation_of(plan, words)
@@ -46,20 +51,44 @@ def train(plan: Plan, folder: RunFolder) -> Trained:
     plan.config.task.configure(loaded.model, words, plan.facts)
     baseline = _baseline(plan, evaluation, loaded.model, rows["validation"])
 
-    set_seed(plan.config.seed)
+    set_seed(seeds["init"])
     adapted = _adapted(plan, loaded)
     with _tracking(plan, folder):
-        trainer = assemble(plan, adapted, words, rows, evaluation, str(folder / "checkpoints"))
+        # The trainer makes the process group, which the lineage is agreed in.
+        trainer = assemble(plan, adapted, words, rows, evaluation, lineage(plan, folder))
         # After the trainer is made: TRL casts the adapters of a quantized base to bf16.
         adapter.cast_trainable(adapted, DTYPES[plan.precision.trainable])
         heartbeat = Heartbeat()
         add_callbacks(trainer, [MetricsFile(folder / "metrics.jsonl"), heartbeat, FiniteLoss(), MovingRanks()])
         with heartbeat:
-            result = trainer.train(resume_from_checkpoint=plan.config.trainer.get("resume_from_checkpoint"))
+            generators.seed(generators.mixed(seeds["dropout"], ranks.rank()))
+            parent = trainer.lineage.parent
+            result = trainer.train(resume_from_checkpoint=str(parent) if parent else None)
 
     trained = trainer.accelerator.unwrap_model(trainer.model)
     scores = evaluation(trained, rows["validation"])
     return Trained(trained, words, baseline, scores, result.metrics["train_runtime"])
+
+
+def lineage(plan: Plan, folder: RunFolder) -> Lineage:
+    """The newest whole checkpoint of this run, else the one the recipe names, else none.
+
+    Raises:
+        UserError: the named one cannot be used.
+    """
+    began, checkpoints = folder.read("run.json"), folder / "checkpoints"
+    checkpoint.sweep(checkpoints)
+    parent = checkpoint.newest(checkpoints, began["id"])
+    named = plan.config.trainer.get("resume_from_checkpoint")
+    if parent is None and named:
+        parent = Path(named)
+        if wrong := checkpoint.fault(parent):
+            raise UserError(f"trainer.resume_from_checkpoint={named}: {wrong}")
+        was, accepted = checkpoint.read(parent).identity, plan.config.checkpoint.accept
+        identity.check(was, began["identity"], accepted, named)
+    if parent:
+        log.info("going on from %s", parent)
+    return Lineage(began["id"], began["identity"], checkpoints, parent)
 
 
 def load_rows(plan: Plan, split: str) -> Dataset:

@@ -7,23 +7,29 @@ from datasets import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from finetune.config.options import resolve
+from finetune.errors import UserError
+from finetune.plan import identity
 from finetune.plan.plan import Plan
+from finetune.training import order, ranks
+from finetune.training.order import Batches, Loader, Sizes
+from finetune.training.resumable import Lineage, Resumable, Resuming
 
 Score = Callable[[Any, Dataset], dict[str, float]]
 
 
 def assemble(
-    plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Dataset], score: Score, checkpoints: str
+    plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Dataset], score: Score, lineage: Lineage
 ) -> Trainer:
     """A trainer ready to run.
 
     Args:
         rows: prepared rows of `train` and `validation`.
         score: the evaluation used while training; the same one scores the finished model.
-        checkpoints: the folder checkpoints go to.
+        lineage: where checkpoints go to, and which one training goes on from.
     """
-    task = plan.config.task
-    arguments = resolve(task.arguments_class)(output_dir=checkpoints, **plan.arguments)
+    task, seeds = plan.config.task, identity.seeds(plan)
+    given = {**plan.arguments, "seed": seeds["init"], "restore_callback_states_from_checkpoint": True}
+    arguments = resolve(task.arguments_class)(output_dir=str(lineage.folder), **given)
     # One process trains on one GPU: where it sees several, the Trainer would wrap the model in DataParallel unasked.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     trainer: Trainer = scored_by(score, resolve(task.trainer_class))(
@@ -34,14 +40,51 @@ def assemble(
         processing_class=tokenizer,
         data_collator=task.collator(tokenizer),
     )
+    trainer.lineage, trainer.data_seed = lineage, seeds["data"]
     trainer.remove_callback(PrinterCallback)
+    add_callbacks(trainer, [Resuming(trainer)])
     return trainer
+
+
+class Ordered:
+    """Mixed in before a trainer class: which rows a step sees does not depend on how many ranks take it."""
+
+    def get_train_dataloader(self: Any) -> Loader:
+        args = self.args
+        count, step = (
+            len(self.train_dataset),
+            args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        )
+        rows = count - count % step if args.dataloader_drop_last else count
+        sizes = Sizes(rows, args.train_batch_size, args.gradient_accumulation_steps, args.world_size)
+        self.steps_per_epoch = -(-sizes.micro_batches // sizes.accumulation)
+        batches = Batches(sizes, self.data_seed, ranks.rank(), self._order(step))
+        return Loader(
+            self.train_dataset,
+            batches,
+            self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+        )
+
+    def _order(self: Any, step: int) -> Any:
+        strategy = self.args.train_sampling_strategy
+        if strategy == "group_by_length":
+            return order.by_length([len(ids) for ids in self.train_dataset["input_ids"]], step)
+        known = {"random": order.shuffled, "sequential": order.sequential}
+        if strategy not in known:
+            accepted = ", ".join([*known, "group_by_length"])
+            raise UserError(f"trainer.train_sampling_strategy={strategy} cannot be resumed exactly. Write {accepted}")
+        return known[strategy]
 
 
 def scored_by(score: Score, trainer_class: type[Trainer]) -> type[Trainer]:
     """The trainer class, evaluating the way we evaluate everywhere, with a loss that ignores how a batch is cut."""
 
-    class Scored(trainer_class):  # type: ignore[misc,valid-type]
+    class Scored(Ordered, Resumable, trainer_class):  # type: ignore[misc,valid-type]
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
