@@ -13,11 +13,12 @@ from finetune.config.check import load_config
 from finetune.config.schema import Config
 from finetune.config.task import RowError
 from finetune.data.prepare import Prepared, prepare
-from finetune.errors import UserError
+from finetune.errors import Stopped, UserError
 from finetune.plan import checks, frozen, identity, plan
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder, create, find
-from finetune.training import checkpoint
+from finetune.training import checkpoint, signals
+from finetune.training.signals import Request
 from finetune.worker import work
 
 log = logging.getLogger(__name__)
@@ -43,11 +44,19 @@ def run(config: Config) -> RunFolder:
         if not config.run_folder:
             held.enter_context(folder.locked())
         held.enter_context(folder.logged())
-        if folder.stage not in SAVED:
-            work(folder)
-        if folder.stage not in DONE:
-            finish(folder, made)
+        try:
+            complete(folder, made, held.enter_context(signals.heard()))
+        except Stopped as stopped:
+            raise Stopped(f"{stopped}. Go on with: finetune resume {folder.path}") from None
     return folder
+
+
+def complete(folder: RunFolder, made: Plan, request: Request) -> None:
+    """The stages that are still to be done."""
+    if folder.stage not in SAVED:
+        work(folder, request)
+    if folder.stage not in DONE:
+        finish(folder, made)
 
 
 def resume(path: str, back_to: int | None, overrides: list[str]) -> RunFolder:

@@ -1,6 +1,7 @@
 """What a rank runs: the frozen plan in, a trained and scored model out. No Hydra, no Hub."""
 
 import json
+import shutil
 
 import torch
 
@@ -12,6 +13,8 @@ from finetune.models.memory import keep_freed_memory
 from finetune.plan import frozen
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
+from finetune.training import ranks
+from finetune.training.signals import Request
 from finetune.training.train import Trained, train
 
 LESS_MEMORY = (
@@ -20,18 +23,21 @@ LESS_MEMORY = (
 )
 
 
-def work(folder: RunFolder) -> None:
-    """Train, score and save one run."""
+def work(folder: RunFolder, request: Request | None = None) -> None:
+    """Train, score and save one run; see `train`."""
     keep_freed_memory()
     plan = frozen.read(folder)
-    folder.reached("training")
+    if ranks.is_first():
+        folder.reached("training")
     try:
-        trained = train(plan, folder)
+        trained = train(plan, folder, request)
     except torch.OutOfMemoryError as error:
         raise MachineError(f"{str(error).splitlines()[0]} {LESS_MEMORY}") from None
+    if not ranks.is_first():
+        return
     folder.reached("evaluating")
     generated = _answers(trained, plan, folder)
-    save(trained.model, trained.tokenizer, folder.model)
+    _save_whole(trained, folder)
     verify.record(trained, plan, folder)
     folder.write(
         "evaluation.json",
@@ -45,6 +51,15 @@ def work(folder: RunFolder) -> None:
         },
     )
     folder.reached("saved")
+
+
+def _save_whole(trained: Trained, folder: RunFolder) -> None:
+    """The model under its name only when all of it is there; one of before gives way."""
+    staged = folder / ".model"
+    shutil.rmtree(staged, ignore_errors=True)
+    save(trained.model, trained.tokenizer, staged)
+    shutil.rmtree(folder.model, ignore_errors=True)
+    staged.rename(folder.model)
 
 
 def _score(plan: Plan, scores: dict[str, float]) -> tuple[str, bool]:

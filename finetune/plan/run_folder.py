@@ -30,7 +30,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import UserError
+from finetune.errors import Stopped, UserError
 
 log = logging.getLogger("finetune")
 
@@ -117,7 +117,8 @@ class RunFolder:
     def failed(self, error: BaseException) -> None:
         """Record what ended the run, beside the stage it had reached."""
         status = self.read("status.json") or {"stage": "planned"}
-        self.write("status.json", {**status, "failed": str(error) or type(error).__name__})
+        how = "stopped" if isinstance(error, Stopped) else "failed"
+        self.write("status.json", {"stage": status["stage"], how: str(error) or type(error).__name__})
 
 
 def create(output_dir: str, name: str) -> RunFolder:

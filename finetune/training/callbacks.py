@@ -23,6 +23,18 @@ class MetricsFile(TrainerCallback):
     def __init__(self, file: Path) -> None:
         self.file = file
 
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Take back what was logged after the checkpoint that this run goes on from; it is logged again."""
+        if not state.is_world_process_zero:
+            return
+        written = self.file.read_text(encoding="utf-8").splitlines() if self.file.is_file() else []
+        kept = written[: len(state.log_history)]
+        # What the power took before it was on the disk is known to the checkpoint.
+        lost = [json.dumps(_numbers(entry)) for entry in state.log_history[len(kept) :]]
+        staged = self.file.with_name(f".{self.file.name}")
+        staged.write_text("".join(f"{line}\n" for line in [*kept, *lost]), encoding="utf-8")
+        staged.replace(self.file)
+
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
     ) -> None:

@@ -22,6 +22,7 @@ from finetune.plan.run_folder import RunFolder
 from finetune.training import checkpoint, generators, ranks
 from finetune.training.callbacks import FiniteLoss, Heartbeat, MetricsFile, MovingRanks
 from finetune.training.resumable import Lineage
+from finetune.training.signals import Request, StopAsked
 from finetune.training.trainer import add_callbacks, assemble
 
 log = logging.getLogger(__name__)
@@ -39,8 +40,14 @@ class Trained:
     seconds: float
 
 
-def train(plan: Plan, folder: RunFolder) -> Trained:
-    """Train as planned."""
+def train(plan: Plan, folder: RunFolder, request: Request | None = None) -> Trained:
+    """Train as planned, from the newest checkpoint where there is one.
+
+    Args:
+        request: where a signal to stop is noted.
+    Raises:
+        Stopped: the request was followed; the last step is saved.
+    """
     seeds = identity.seeds(plan)
     set_seed(seeds["init"])
     words = load_tokenizer(plan)
@@ -59,7 +66,9 @@ def train(plan: Plan, folder: RunFolder) -> Trained:
         # After the trainer is made: TRL casts the adapters of a quantized base to bf16.
         adapter.cast_trainable(adapted, DTYPES[plan.precision.trainable])
         heartbeat = Heartbeat()
-        add_callbacks(trainer, [MetricsFile(folder / "metrics.jsonl"), heartbeat, FiniteLoss(), MovingRanks()])
+        stop = StopAsked(trainer, request or Request())
+        metrics = MetricsFile(folder / "metrics.jsonl")
+        add_callbacks(trainer, [metrics, heartbeat, FiniteLoss(), MovingRanks(), stop])
         with heartbeat:
             generators.seed(generators.mixed(seeds["dropout"], ranks.rank()))
             parent = trainer.lineage.parent
