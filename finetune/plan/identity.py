@@ -1,7 +1,7 @@
-"""What makes a run this run: everything that a checkpoint's weights and optimizer depend on. Knows plans, no checkpoints.
+"""What makes a run this run: all that a checkpoint's weights and optimizer depend on. Knows plans, no checkpoints.
 
-A run that goes on must agree with what it began with. The trainer's arguments are a closed world here as well: one that
-is not listed as harmless is part of the identity, also one that a later version of the libraries brings.
+A run that goes on must agree with what it began with. The trainer's arguments are a closed world here as well: one
+that is not listed as harmless is part of the identity, also one that a later version of the libraries brings.
 """
 
 import dataclasses
@@ -16,18 +16,18 @@ from finetune.data import store
 from finetune.errors import UserError
 from finetune.plan.plan import Plan
 
-HARMLESS = frozenset(
-    "output_dir disable_tqdm report_to run_name project resume_from_checkpoint push_to_hub hub_always_push "
-    "log_level log_level_replica log_on_each_node logging_strategy logging_steps logging_first_step "
-    "logging_nan_inf_filter include_num_input_tokens_seen skip_memory_metrics debug "
-    "eval_strategy eval_steps eval_delay eval_on_start per_device_eval_batch_size eval_accumulation_steps "
-    "save_strategy save_steps save_total_limit torch_empty_cache_steps use_cpu ddp_timeout ddp_bucket_cap_mb "
-    "dataloader_num_workers dataloader_pin_memory dataloader_persistent_workers dataloader_prefetch_factor "
-    "dataloader_multiprocessing_context dataloader_in_order per_device_train_batch_size "
-    "gradient_accumulation_steps".split()
-)
+HARMLESS = frozenset({
+    "output_dir", "disable_tqdm", "report_to", "run_name", "project", "resume_from_checkpoint", "push_to_hub",
+    "hub_always_push", "log_level", "log_level_replica", "log_on_each_node", "logging_strategy", "logging_steps",
+    "logging_first_step", "logging_nan_inf_filter", "include_num_input_tokens_seen", "skip_memory_metrics", "debug",
+    "eval_strategy", "eval_steps", "eval_delay", "eval_on_start", "per_device_eval_batch_size",
+    "eval_accumulation_steps", "save_strategy", "save_steps", "save_total_limit", "torch_empty_cache_steps", "use_cpu",
+    "ddp_timeout", "ddp_bucket_cap_mb", "dataloader_num_workers", "dataloader_pin_memory",
+    "dataloader_persistent_workers", "dataloader_prefetch_factor", "dataloader_multiprocessing_context",
+    "dataloader_in_order", "per_device_train_batch_size", "gradient_accumulation_steps",
+})  # fmt: skip
 """Arguments that decide how a run is watched and cut, not what it learns."""
-CLOSED = frozenset("seed num_train_epochs max_steps warmup_steps bf16 fp16".split())
+CLOSED = frozenset({"seed", "num_train_epochs", "max_steps", "warmup_steps", "bf16", "fp16"})
 """Arguments that other fields of the identity stand for."""
 SCORED_ONLY = ("data.rows.validation", "data.rows.test")
 LONGEST = 80

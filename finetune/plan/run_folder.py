@@ -7,6 +7,7 @@ metrics.jsonl       one object a line: step, epoch and raw numbers
 log.txt             what was said, with the time
 run.json            the run's id, and what it began with; a run that goes on must agree with it
 checkpoints/        checkpoint-N, to resume from
+skipped.json        steps that a guard left out when it went back
 model/              the trained model, as transformers and peft load it
 probe.safetensors   inputs and logits of the trained model, for verification
 probe.json          scores of the trained model and facts of its tokenizer, for verification

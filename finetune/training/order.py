@@ -49,7 +49,7 @@ def shuffled(rows: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng([seed % 2**64, epoch]).permutation(rows)
 
 
-def sequential(rows: int, seed: int, epoch: int) -> np.ndarray:
+def sequential(rows: int, _seed: int, _epoch: int) -> np.ndarray:
     """As the rows lie."""
     return np.arange(rows)
 

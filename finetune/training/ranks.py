@@ -11,6 +11,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from finetune.errors import FinetuneError
+
 
 def world_size() -> int:
     """How many processes train together."""
@@ -70,6 +72,8 @@ def attempt(action: Callable[[], Any]) -> tuple[Any, str | None]:
 
 def reason(failure: BaseException) -> str:
     """One line that says what went wrong."""
+    if isinstance(failure, FinetuneError):
+        return str(failure)
     if isinstance(failure, OSError) and failure.strerror:
         return failure.strerror
     lines = str(failure).strip().splitlines()

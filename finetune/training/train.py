@@ -19,13 +19,17 @@ from finetune.models.precision import DTYPES
 from finetune.plan import identity
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
-from finetune.training import checkpoint, generators, ranks
-from finetune.training.callbacks import FiniteLoss, Heartbeat, MetricsFile, MovingRanks
-from finetune.training.resumable import Lineage
+from finetune.training import checkpoint, generators, guards, ranks
+from finetune.training.callbacks import Heartbeat, MetricsFile, MovingRanks
+from finetune.training.resuming import Resuming
+from finetune.training.saving import Lineage
 from finetune.training.signals import Request, StopAsked
 from finetune.training.trainer import add_callbacks, assemble
+from finetune.training.trials import Trials
 
 log = logging.getLogger(__name__)
+
+SKIPPED = "skipped.json"
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,15 @@ def train(plan: Plan, folder: RunFolder, request: Request | None = None) -> Trai
     Raises:
         Stopped: the request was followed; the last step is saved.
     """
+    while True:
+        try:
+            return _train(plan, folder, request or Request())
+        except guards.RollBack as why:
+            if ranks.is_first():
+                _go_back(folder, why)
+
+
+def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
     seeds = identity.seeds(plan)
     set_seed(seeds["init"])
     words = load_tokenizer(plan)
@@ -61,14 +74,11 @@ def train(plan: Plan, folder: RunFolder, request: Request | None = None) -> Trai
     set_seed(seeds["init"])
     adapted = _adapted(plan, loaded)
     with _tracking(plan, folder):
-        # The trainer makes the process group, which the lineage is agreed in.
-        trainer = assemble(plan, adapted, words, rows, evaluation, lineage(plan, folder))
+        trainer = assemble(plan, adapted, words, rows, evaluation, str(folder / "checkpoints"))
         # After the trainer is made: TRL casts the adapters of a quantized base to bf16.
         adapter.cast_trainable(adapted, DTYPES[plan.precision.trainable])
-        heartbeat = Heartbeat()
-        stop = StopAsked(trainer, request or Request())
-        metrics = MetricsFile(folder / "metrics.jsonl")
-        add_callbacks(trainer, [metrics, heartbeat, FiniteLoss(), MovingRanks(), stop])
+        trainer.lineage = lineage(plan, folder)
+        heartbeat = _watch(trainer, plan, folder, request)
         with heartbeat:
             generators.seed(generators.mixed(seeds["dropout"], ranks.rank()))
             parent = trainer.lineage.parent
@@ -79,25 +89,59 @@ def train(plan: Plan, folder: RunFolder, request: Request | None = None) -> Trai
     return Trained(trained, words, baseline, scores, result.metrics["train_runtime"])
 
 
+def _watch(trainer: Any, plan: Plan, folder: RunFolder, request: Request) -> Heartbeat:
+    """Everything that happens beside the steps, in the order it happens."""
+    heartbeat, skipped = Heartbeat(), folder.read(SKIPPED) or []
+    add_callbacks(
+        trainer,
+        [
+            Resuming(trainer),
+            MetricsFile(folder / "metrics.jsonl"),
+            heartbeat,
+            *guards.chosen(trainer, plan.config.guards, [step for each in skipped for step in each["steps"]]),
+            MovingRanks(),
+            StopAsked(trainer, request),
+            Trials(trainer, plan),
+        ],
+    )
+    return heartbeat
+
+
+def _go_back(folder: RunFolder, why: guards.RollBack) -> None:
+    """Remember, for good, which steps are left out from now on: those since the last checkpoint."""
+    last = next(map(checkpoint.step_of, checkpoint.found(folder / "checkpoints")), 0)
+    steps = list(range(last + 1, why.step + 1))
+    log.warning("%s; going back to step %d, and leaving out the steps up to %d", why, last, why.step)
+    folder.write(SKIPPED, [*(folder.read(SKIPPED) or []), {"steps": steps, "why": str(why)}])
+
+
 def lineage(plan: Plan, folder: RunFolder) -> Lineage:
-    """The newest whole checkpoint of this run, else the one the recipe names, else none.
+    """The newest whole checkpoint of this run, else the one the recipe names, else none; the same on every rank.
 
     Raises:
         UserError: the named one cannot be used.
     """
-    began, checkpoints = folder.read("run.json"), folder / "checkpoints"
-    checkpoint.sweep(checkpoints)
-    parent = checkpoint.newest(checkpoints, began["id"])
-    named = plan.config.trainer.get("resume_from_checkpoint")
-    if parent is None and named:
-        parent = Path(named)
-        if wrong := checkpoint.fault(parent):
-            raise UserError(f"trainer.resume_from_checkpoint={named}: {wrong}")
-        was, accepted = checkpoint.read(parent).identity, plan.config.checkpoint.accept
-        identity.check(was, began["identity"], accepted, named)
+    began = folder.read("run.json")
+    found, error = ranks.attempt(lambda: _parent(plan, folder, began) if ranks.is_first() else None)
+    if error:
+        raise UserError(error)
+    parent = ranks.of_first(found)
     if parent:
         log.info("going on from %s", parent)
-    return Lineage(began["id"], began["identity"], checkpoints, parent)
+    return Lineage(began["id"], began["identity"], parent)
+
+
+def _parent(plan: Plan, folder: RunFolder, began: dict[str, Any]) -> Path | None:
+    checkpoints, named = folder / "checkpoints", plan.config.trainer.get("resume_from_checkpoint")
+    checkpoint.sweep(checkpoints)
+    parent = checkpoint.newest(checkpoints, began["id"])
+    if parent or not named:
+        return parent
+    if wrong := checkpoint.fault(Path(named)):
+        raise UserError(f"trainer.resume_from_checkpoint={named}: {wrong}")
+    was, accepted = checkpoint.read(Path(named)).identity, plan.config.checkpoint.accept
+    identity.check(was, began["identity"], accepted, named)
+    return Path(named)
 
 
 def load_rows(plan: Plan, split: str) -> Dataset:

@@ -12,24 +12,26 @@ from finetune.plan import identity
 from finetune.plan.plan import Plan
 from finetune.training import order, ranks
 from finetune.training.order import Batches, Loader, Sizes
-from finetune.training.resumable import Lineage, Resumable, Resuming
+from finetune.training.resuming import Loading
+from finetune.training.saving import Saving
+from finetune.training.watched import Watched
 
 Score = Callable[[Any, Dataset], dict[str, float]]
 
 
 def assemble(
-    plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Dataset], score: Score, lineage: Lineage
+    plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Dataset], score: Score, checkpoints: str
 ) -> Trainer:
     """A trainer ready to run.
 
     Args:
         rows: prepared rows of `train` and `validation`.
         score: the evaluation used while training; the same one scores the finished model.
-        lineage: where checkpoints go to, and which one training goes on from.
+        checkpoints: the folder checkpoints go to.
     """
     task, seeds = plan.config.task, identity.seeds(plan)
     given = {**plan.arguments, "seed": seeds["init"], "restore_callback_states_from_checkpoint": True}
-    arguments = resolve(task.arguments_class)(output_dir=str(lineage.folder), **given)
+    arguments = resolve(task.arguments_class)(output_dir=checkpoints, **given)
     # One process trains on one GPU: where it sees several, the Trainer would wrap the model in DataParallel unasked.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     trainer: Trainer = scored_by(score, resolve(task.trainer_class))(
@@ -40,9 +42,8 @@ def assemble(
         processing_class=tokenizer,
         data_collator=task.collator(tokenizer),
     )
-    trainer.lineage, trainer.data_seed = lineage, seeds["data"]
+    trainer.data_seed = seeds["data"]
     trainer.remove_callback(PrinterCallback)
-    add_callbacks(trainer, [Resuming(trainer)])
     return trainer
 
 
@@ -50,6 +51,7 @@ class Ordered:
     """Mixed in before a trainer class: which rows a step sees does not depend on how many ranks take it."""
 
     def get_train_dataloader(self: Any) -> Loader:
+        """Batches of this rank, with no sampler of the libraries in between."""
         args = self.args
         count, step = (
             len(self.train_dataset),
@@ -84,7 +86,7 @@ class Ordered:
 def scored_by(score: Score, trainer_class: type[Trainer]) -> type[Trainer]:
     """The trainer class, evaluating the way we evaluate everywhere, with a loss that ignores how a batch is cut."""
 
-    class Scored(Ordered, Resumable, trainer_class):  # type: ignore[misc,valid-type]
+    class Scored(Ordered, Watched, Loading, Saving, trainer_class):  # type: ignore[misc,valid-type]
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
