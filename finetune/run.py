@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 SAVED = ("saved", "verified", "published")
 DONE = ("verified", "published")
+RANKS = ". Steps see the same rows; sums are rounded in another order and dropout is drawn anew, so not to the bit"
 
 
 def planned(config: Config) -> tuple[Plan, Prepared]:
@@ -100,7 +101,7 @@ def going_on(made: Plan, prepared: Prepared) -> RunFolder | None:
     now = identity.of(made)
     changed = identity.check(began["identity"], now, made.config.checkpoint.accept, str(folder.path))
     for change in [*changed, *harmless(folder, made)]:
-        log.info("changed since the run began: %s", change)
+        log.info("changed since the run began: %s%s", change, RANKS if change.field == "machine.ranks" else "")
     freeze(folder, made, prepared, began["id"])
     if changed:
         folder.reached("training")
@@ -117,6 +118,7 @@ def frozen_folder(made: Plan, prepared: Prepared) -> RunFolder:
     """A new folder that holds the frozen plan."""
     named = made.config.run_folder
     folder = RunFolder(Path(named).expanduser()) if named else create(made.config.output_dir, made.config.name)
+    folder.path.mkdir(parents=True, exist_ok=True)
     freeze(folder, made, prepared, uuid4().hex)
     folder.reached("planned")
     return folder

@@ -6,11 +6,13 @@ The libraries are imported once, so that a run costs its training and not its st
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -18,12 +20,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 import tiny_runs
+import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from finetune import run
+from finetune import run, worker
 from finetune.errors import FinetuneError
+from finetune.plan import checks, environment
 from finetune.plan.run_folder import RunFolder
 from finetune.training import train
 
@@ -164,3 +169,79 @@ def digest(file: Path) -> str:
 
 def differences(one: dict, other: dict) -> list[str]:
     return [f"{name}: {one[name]} != {other[name]}" for name in one if one[name] != other[name]]
+
+
+def planned_for_two(recipe: Sequence[str], folder: Path) -> RunFolder:
+    """A run folder whose plan is for two ranks."""
+    with tiny_runs.own_caches(), pytest.MonkeyPatch.context() as patch:
+        # Where the variable is set, making the trainer's arguments already waits for the other rank.
+        patch.setattr(environment, "ranks", lambda: 2)
+        patch.setattr(checks, "_processes", lambda: "2")
+        made, prepared = run.planned(tiny_runs.config([*recipe, f"run_folder={folder}"]))
+        return run.going_on(made, prepared) or run.frozen_folder(made, prepared)
+
+
+def two_ranks(folder: RunFolder, callbacks: dict[int, Sequence[TrainerCallback]] | None = None) -> list[int]:
+    """Two processes that train together over gloo, as torchrun starts them; returns their ids."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def rank_of(rank: int) -> None:
+        os.environ.update(
+            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+            MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo",
+        )  # fmt: skip
+        with joined((callbacks or {}).get(rank, ())):
+            code = worker.rank_of(folder)
+        sys.stdout.flush()
+        os._exit(code)
+
+    return [forked(lambda rank=rank: rank_of(rank), output(folder, rank)) for rank in (0, 1)]
+
+
+def output(folder: RunFolder, rank: int) -> Path:
+    return folder.path.with_suffix(f".out{rank}")
+
+
+def both_ended(pids: list[int], folder: RunFolder, timeout: float = 120) -> list[End]:
+    return [ended(pid, output(folder, rank), timeout) for rank, pid in enumerate(pids)]
+
+
+class Fail(TrainerCallback):
+    """An error of this rank's own at one step: of its code, or of its disk while it saves."""
+
+    def __init__(self, step: int, where: str = "step") -> None:
+        self.step, self.where = step, where
+
+    def on_step_end(self, args: object, state: object, control: object, **_: object) -> None:
+        if state.global_step != self.step:
+            return
+        if self.where == "step":
+            raise ValueError("a fault of the test")
+
+        def full(*_: object, **__: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        self.trainer._sums = full
+
+
+class Poison(TrainerCallback):
+    """A number that is none, in one place of one step."""
+
+    KINDS = ("weight", "gradient", "infinite gradient", "loss")
+
+    def __init__(self, step: int, kind: str) -> None:
+        self.step, self.kind = step, kind
+
+    def on_step_begin(self, args: object, state: object, control: object, model: object = None, **_: object) -> None:
+        if state.global_step + 1 != self.step:
+            return
+        parameter = [each for each in model.parameters() if each.requires_grad][-2]
+        if self.kind == "weight":
+            parameter.data.view(-1)[0] = float("nan")
+        elif self.kind == "loss":
+            self.trainer.losses.append(torch.tensor(float("nan")))
+        else:
+            value = float("nan") if self.kind == "gradient" else float("inf")
+            handle = parameter.register_hook(lambda gradient: (handle.remove(), gradient * value)[1])

@@ -109,7 +109,7 @@ class Spikes(TrainerCallback, ExportableState):
 
 
 class Reached(TrainerCallback):
-    """Every weight that is to be trained gets a gradient in the first steps, moves, and every step trains something."""
+    """Every weight to be trained gets a gradient in the first steps and moves; every step has something to train."""
 
     def __init__(self, trainer: Any, action: str) -> None:
         self.trainer, self.action = trainer, action
@@ -162,7 +162,7 @@ class Reached(TrainerCallback):
 
     def _found(self, what: str) -> None:
         if self.action == "stop":
-            raise UserError(f"{what}. Freeze what is not to be trained, or write guards.untrained=warn")
+            raise UserError(f"{what}. Freeze what is not trained, or write guards.untrained=warn")
         log.warning("%s", what)
 
 

@@ -122,6 +122,7 @@ class Collate:
         self.collate, self.seed = collate, seed
 
     def __call__(self, items: list[tuple[Key, Any]]) -> Any:
+        """One batch."""
         with generators.borrowed(generators.mixed(self.seed, *items[0][0])):
             return self.collate([row for _, row in items])
 
