@@ -1,4 +1,4 @@
-"""The runs that are tortured: the matrix of what must be exact, what may change at a resume, and what must be found."""
+"""The runs that are tortured: what must be exact, what may change at a resume, what must not be found."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ from pathlib import Path
 
 import tiny_runs
 from crash import (
-    SMALL, Fail, Kill, both_ended, differences, ended, once, outcome, output, planned_for_two, trained, two_ranks,
+    SMALL,
+    Fail,
+    Kill,
+    both_ended,
+    differences,
+    ended,
+    once,
+    outcome,
+    output,
+    planned_for_two,
+    trained,
+    two_ranks,
 )  # fmt: skip
 from safetensors.torch import load_file
-from transformers import EarlyStoppingCallback
 
 from finetune.plan.run_folder import RunFolder
 
@@ -97,15 +107,17 @@ REFUSED = {
     "trainer.learning_rate": "trainer.learning_rate=0.02", "trainer.weight_decay": "trainer.weight_decay=0.1",
     "trainer.optim": "trainer.optim=sgd", "trainer.adam_beta1": "trainer.adam_beta1=0.8",
     "trainer.adam_beta2": "trainer.adam_beta2=0.9", "trainer.adam_epsilon": "trainer.adam_epsilon=1e-6",
-    "trainer.max_grad_norm": "trainer.max_grad_norm=0.5", "trainer.lr_scheduler_type": "trainer.lr_scheduler_type=linear",
+    "trainer.max_grad_norm": "trainer.max_grad_norm=0.5",
+    "trainer.lr_scheduler_type": "trainer.lr_scheduler_type=linear",
     "warmup_steps": "trainer.warmup_steps=5", "total_steps": "trainer.max_steps=20",
     "global_batch_size": "global_batch_size=8", "seeds.init": "seeds.init=7", "seeds.data": "seeds.data=7",
     "seeds.dropout": "seeds.dropout=7", "adapter.r": "adapter.r=4", "adapter.lora_alpha": "adapter.lora_alpha=7",
-    "adapter.lora_dropout": "adapter.lora_dropout=0.2", "adapter.method": "adapter=full",
+    "adapter.lora_dropout": "adapter.lora_dropout=0.2", "adapter.use_rslora": "adapter.use_rslora=true",
     "trainer.label_smoothing_factor": "trainer.label_smoothing_factor=0.1",
     "trainer.train_sampling_strategy": "trainer.train_sampling_strategy=sequential",
     "trainer.dataloader_drop_last": "trainer.dataloader_drop_last=true", "data.rows.train": "dataset.limit=20",
-    "data.max_length": "tokenizer.max_length=16", "model.config.hidden_dropout_prob": "model.config.hidden_dropout_prob=0.3",
+    "data.max_length": "tokenizer.max_length=16",
+    "model.config.hidden_dropout_prob": "model.config.hidden_dropout_prob=0.3",
     "model.attn_implementation": "model.attn_implementation=eager", "precision.trainable": "precision.trainable=bf16",
     "data.task.overlong": "task.overlong=error", "trainer.neftune_noise_alpha": "trainer.neftune_noise_alpha=5.0",
 }  # fmt: skip
@@ -165,13 +177,9 @@ def all_finite(folder: Path) -> bool:
     return all(bool(value.isfinite().all()) for value in tensors)
 
 
-CANARIES = {
-    name: f"canary{number}x{name.lower().replace('_', '')}"
-    for number, name in enumerate(
-        "HF_TOKEN HUGGING_FACE_HUB_TOKEN WANDB_API_KEY OPENAI_API_KEY AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN "
-        "ANTHROPIC_API_KEY GITHUB_TOKEN COMET_API_KEY DATABASE_URL".split()  # noqa: SIM905
-    )
-}
+NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "OPENAI_API_KEY", "AWS_SECRET_ACCESS_KEY",
+         "AWS_SESSION_TOKEN", "ANTHROPIC_API_KEY", "GITHUB_TOKEN", "COMET_API_KEY", "DATABASE_URL")  # fmt: skip
+CANARIES = {name: f"canary{number}x" for number, name in enumerate(NAMES)}
 
 
 def canaries(base: Path) -> tuple[int, int, str]:
@@ -193,6 +201,3 @@ def canaries(base: Path) -> tuple[int, int, str]:
         each for each in every if any(each.encode() in content for content in [*kept, *map(str.encode, outputs)])
     ]
     return len(every), len(every) - len(leaked), str(leaked or "")
-
-
-EARLY = EarlyStoppingCallback

@@ -37,6 +37,7 @@ def hook(event: str, arguments: tuple) -> None:
 def operation(_: str) -> None:
     state["countdown"] -= 1
     if state["countdown"] < 0:
+        state["countdown"] = None
         (Path(state["notes"])).write_text(json.dumps([sorted(state["flushed"]), state["renames"]]))
         os._exit(77)
 
@@ -65,7 +66,7 @@ class EveryOperation(TrainerCallback):
                 newest = checkpoint.newest(copy, run)
                 step = checkpoint.step_of(newest) if newest else None
                 # A save that returned is kept whatever comes; before, the old one or the new one is there.
-                yield [number, kind, step, step == self.step if finished else step in (self.step, self.step - 2)]
+                yield [number, kind, step, step == self.step if finished else step in (self.step, self.step - 1)]
             shutil.rmtree(copy)
             if finished:
                 return
@@ -77,7 +78,7 @@ class EveryOperation(TrainerCallback):
             fsync = os.fsync
 
             def flushing(opened: int) -> None:
-                name = os.readlink(f"/proc/self/fd/{opened}")
+                name = str(Path(f"/proc/self/fd/{opened}").readlink())
                 if state["below"] in name:
                     operation(name)
                 fsync(opened)
@@ -87,8 +88,7 @@ class EveryOperation(TrainerCallback):
             self.trainer.args.output_dir = str(copy)
             self.trainer.args.save_total_limit = 1
             self.trainer._save_checkpoint(self.trainer.model)
-            state["countdown"] = 0
-            operation("done") if False else None
+            state["countdown"] = None
             Path(state["notes"]).write_text(json.dumps([sorted(state["flushed"]), state["renames"]]))
             os._exit(0)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
