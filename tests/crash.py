@@ -72,6 +72,7 @@ def forked(action: Callable[[], object], log: Path) -> int:
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()
+    sys.stderr.flush()
     os._exit(code)
 
 
@@ -195,6 +196,7 @@ def two_ranks(folder: RunFolder, callbacks: dict[int, Sequence[TrainerCallback]]
         with joined((callbacks or {}).get(rank, ())):
             code = worker.rank_of(folder)
         sys.stdout.flush()
+        sys.stderr.flush()
         os._exit(code)
 
     return [forked(lambda rank=rank: rank_of(rank), output(folder, rank)) for rank in (0, 1)]

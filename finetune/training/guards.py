@@ -130,14 +130,17 @@ class Reached(TrainerCallback):
         self.steps += 1
         # A gradient of this step may be absent because the step was left out; one of another step counts.
         self.waiting = {name: value for name, value in self.waiting.items() if not _has_gradient(value)}
-        if self._is_last(state):
+        if self.steps == FIRST_STEPS:
             self.sampled = list(_samples(model))
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
-        """After the last of the first steps: what was not reached, and what did not move."""
-        if not self._is_last(state) or self.waiting is None:
+        """After the last of the first steps: what was not reached, and what did not move.
+
+        LoRA's A has no gradient before B has moved, which a warm-up from zero puts off to the third step.
+        """
+        if self.steps < FIRST_STEPS or self.waiting is None:
             return
         zero = [name for name, value in model.named_parameters() if "lora_B" in name and not value.any()]
         if names := sorted({*self.waiting, *zero}):
@@ -145,9 +148,6 @@ class Reached(TrainerCallback):
             self._found(f"in the first {self.steps} steps no gradient reached {shown}")
         self._say_unmoved()
         self.waiting, self.sampled = None, []
-
-    def _is_last(self, state: TrainerState) -> bool:
-        return self.steps == FIRST_STEPS or state.global_step + 1 >= state.max_steps
 
     def _say_unmoved(self) -> None:
         moved = [(now.flatten()[at] != before).float() for now, at, before in self.sampled]

@@ -42,7 +42,7 @@ def assemble(
         processing_class=tokenizer,
         data_collator=task.collator(tokenizer),
     )
-    trainer.data_seed = seeds["data"]
+    trainer.data_seed = seeds["data"]  # type: ignore[attr-defined]
     trainer.remove_callback(PrinterCallback)
     return trainer
 
