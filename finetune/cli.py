@@ -1,4 +1,4 @@
-"""The verbs: words in, outcomes printed, errors as exit codes. Nothing heavy is imported before it is needed.
+"""The command line: words in, errors out as exit codes. Nothing heavy is imported before it is needed.
 
 finetune VERB [recipe=NAME] [key=value …]
 """
@@ -11,7 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from finetune.errors import DONE, OUR_FAULT, USER, FinetuneError, UserError
+from finetune import verbs
+from finetune.errors import DONE, OUR_FAULT, USER, FinetuneError
 
 Verb = Callable[[argparse.Namespace], None]
 OVERRIDES = "Hydra overrides: recipe=NAME or recipe=./mine.yaml, group=option, key=value"
@@ -41,6 +42,7 @@ def _guarded(verb: Verb, options: argparse.Namespace) -> int:
     # TRL tells the Hub which trainer was built, unless it is asked not to.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
+        _take_in(getattr(options, "config_dir", None))
         verb(options)
     except FinetuneError as error:
         print(f"finetune: {error}", file=sys.stderr)
@@ -60,35 +62,48 @@ def _guarded(verb: Verb, options: argparse.Namespace) -> int:
     return DONE
 
 
+def _take_in(folder: Path | None) -> None:
+    """The user's own groups."""
+    if folder:
+        from finetune.config.recipes import add_folder
+
+        add_folder(folder)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="finetune", description="Fine-tune Hugging Face models from short YAML recipes.")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
-    train = _config_verb(verbs, "train", "train, evaluate and verify a model", _train)
+    added = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
+    train = _config_verb(added, "train", "train, evaluate and verify a model", verbs.train)
     train.add_argument("-m", "--multirun", action="store_true", help="kept for sweeps")
-    resume = _run_verb(verbs, "resume", "go on with a run that was stopped", _resume)
+    resume = _run_verb(added, "resume", "go on with a run that was stopped", verbs.resume)
     resume.add_argument("overrides", nargs="*", metavar="key=value", help="what is to be different from now on")
     resume.add_argument("--back-to", type=int, metavar="STEP", help="an earlier checkpoint; later ones are set aside")
-    _config_verb(verbs, "plan", "check everything and say what a run would do, without training", _plan)
-    _config_verb(verbs, "show", "print the resolved config", _show)
-    data = _config_verb(verbs, "data", "show rows as they would be trained", _data)
+    plan = _config_verb(added, "plan", "check everything and say what a run would do, without training", verbs.plan)
+    plan.add_argument("--output", type=Path, metavar="DIR", help="for plan.json and plan.md (default: runs/NAME/plan)")
+    show = _config_verb(added, "show", "print the resolved config, or explain the keys named", verbs.show)
+    show.add_argument("--origin", action="store_true", help="say behind each value where it is from")
+    diff = _verb(added, "diff", "say how two recipes or two runs differ", verbs.diff)
+    diff.add_argument("left", metavar="A", help="a recipe, or the folder of a run")
+    diff.add_argument("right", metavar="B", help="another one")
+    data = _config_verb(added, "data", "show rows as they would be trained", verbs.data)
     data.add_argument("--rows", type=int, default=3, help="how many (default 3)")
     data.add_argument("--split", default="train", help="of which split (default train)")
-    evaluate = _run_verb(verbs, "evaluate", "score the model of a run", _evaluate)
+    evaluate = _run_verb(added, "evaluate", "score the model of a run", verbs.evaluate)
     evaluate.add_argument("--split", default="validation", help="validation or test (default validation)")
-    predict = _run_verb(verbs, "predict", "answer prompts or label texts with the model of a run", _predict)
+    predict = _run_verb(added, "predict", "answer prompts or label texts with the model of a run", verbs.predict)
     predict.add_argument("text", nargs="*", help="what to answer; without any, lines are read from the terminal")
     predict.add_argument("--input", type=Path, help="a .jsonl, .csv or text file to answer instead")
     predict.add_argument("--output", type=Path, help="write JSON lines here instead of printing them")
     predict.add_argument("--max-new-tokens", type=int, default=256, help="for models that write (default 256)")
-    publish = _run_verb(verbs, "publish", "upload the model of a run to the Hub", _publish)
+    publish = _run_verb(added, "publish", "upload the model of a run to the Hub", verbs.publish)
     publish.add_argument("--repo-id", help="default: publish.repo_id of the run")
     publish.add_argument("--public", action="store_true", help="private unless this is given")
     publish.add_argument("--dry-run", action="store_true", help="list the files and stop")
-    recipes = _verb(verbs, "recipes", "list, show and copy recipes", _recipes)
+    recipes = _verb(added, "recipes", "list, show and copy recipes", verbs.recipes)
     recipes.add_argument("action", nargs="?", choices=["list", "show", "copy"], default="list")
     recipes.add_argument("name", nargs="?", help="of the recipe to show or copy")
     recipes.add_argument("target", nargs="?", type=Path, default=Path(), help="where to copy to (default: here)")
-    _verb(verbs, "doctor", "say what this machine can do", _doctor)
+    _verb(added, "doctor", "say what this machine can do", verbs.doctor)
     parser.add_argument("--version", action="version", version=_version())
     return parser
 
@@ -107,27 +122,30 @@ class _Parser(argparse.ArgumentParser):
         self.exit(USER, f"finetune: {message}\n")
 
 
-VERBS = ("train", "resume", "plan", "show", "data", "evaluate", "predict", "publish", "recipes", "doctor")
+VERBS = ("train", "resume", "plan", "show", "diff", "data", "evaluate", "predict", "publish", "recipes", "doctor")
 
 
-def _verb(verbs: "argparse._SubParsersAction[_Parser]", name: str, text: str, verb: Verb) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+def _verb(added: "argparse._SubParsersAction[_Parser]", name: str, text: str, verb: Verb) -> argparse.ArgumentParser:
+    parser = added.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     parser.set_defaults(verb=verb)
     return parser
 
 
 def _config_verb(
-    verbs: "argparse._SubParsersAction[_Parser]", name: str, text: str, verb: Verb
+    added: "argparse._SubParsersAction[_Parser]", name: str, text: str, verb: Verb
 ) -> argparse.ArgumentParser:
-    parser = _verb(verbs, name, text, verb)
+    parser = _verb(added, name, text, verb)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    parser.add_argument(
+        "--config-dir", type=Path, metavar="DIR", help="a folder of your own groups: DIR/adapter/mine.yaml"
+    )
     return parser
 
 
 def _run_verb(
-    verbs: "argparse._SubParsersAction[_Parser]", name: str, text: str, verb: Verb
+    added: "argparse._SubParsersAction[_Parser]", name: str, text: str, verb: Verb
 ) -> argparse.ArgumentParser:
-    parser = _verb(verbs, name, text, verb)
+    parser = _verb(added, name, text, verb)
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
     return parser
 
@@ -136,111 +154,3 @@ def _version() -> str:
     from finetune import __version__
 
     return f"finetune {__version__}"
-
-
-def _train(options: argparse.Namespace) -> None:
-    if options.multirun:
-        raise UserError("-m is kept for sweeps, which this version does not run; start one training for each point")
-    from finetune.config.check import load_config
-
-    config, _ = load_config(options.overrides)
-    from finetune import console
-    from finetune.run import run
-
-    with console.session():
-        console.conclude(run(config))
-
-
-def _resume(options: argparse.Namespace) -> None:
-    from finetune import console
-    from finetune.run import resume
-
-    with console.session():
-        console.conclude(resume(options.run, options.back_to, options.overrides))
-
-
-def _plan(options: argparse.Namespace) -> None:
-    from finetune.config.check import load_config
-
-    config, _ = load_config(options.overrides)
-    from finetune import console
-    from finetune.run import planned
-
-    with console.session():
-        console.show_plan(planned(config)[0])
-
-
-def _show(options: argparse.Namespace) -> None:
-    import yaml
-
-    from finetune.config.check import dump, load_config
-
-    config, _ = load_config(options.overrides)
-    print(yaml.safe_dump(dump(config), sort_keys=False, allow_unicode=True), end="")
-
-
-def _data(options: argparse.Namespace) -> None:
-    from finetune.config.check import load_config
-
-    config, _ = load_config(options.overrides)
-    from finetune import console
-    from finetune.data.prepare import prepare
-
-    with console.session():
-        console.show_rows(prepare(config), options.split, options.rows)
-
-
-def _evaluate(options: argparse.Namespace) -> None:
-    from finetune.plan.run_folder import find
-
-    folder = find(options.run)
-    from finetune import console
-    from finetune.artifacts.evaluate import evaluate
-
-    with console.session():
-        console.show_scores(evaluate(folder, options.split), {})
-
-
-def _predict(options: argparse.Namespace) -> None:
-    from finetune.plan.run_folder import find
-
-    folder = find(options.run)
-    from finetune import console
-
-    with console.session():
-        console.answer(folder, options)
-
-
-def _publish(options: argparse.Namespace) -> None:
-    from finetune.plan.run_folder import find
-
-    folder = find(options.run)
-    from finetune import console
-
-    with console.session():
-        console.publish(folder, options)
-
-
-def _recipes(options: argparse.Namespace) -> None:
-    from finetune.config import recipes
-
-    if options.action == "list" and options.name:
-        raise UserError(f"finetune recipes list takes no name; finetune recipes show {options.name} prints one")
-    if options.action == "list":
-        width = max(map(len, recipes.names()))
-        for name in recipes.names():
-            print(f"{name:<{width}}  {recipes.first_comment(recipes.find(name))}")
-        return
-    if not options.name:
-        raise UserError(f"finetune recipes {options.action} needs the name of a recipe; `finetune recipes` lists them")
-    if options.action == "show":
-        print(recipes.find(options.name).read_text(encoding="utf-8"), end="")
-    else:
-        print(recipes.copy(options.name, options.target))
-
-
-def _doctor(_: argparse.Namespace) -> None:
-    from finetune import console
-    from finetune.doctor import diagnose
-
-    console.show_diagnosis(diagnose())

@@ -1,4 +1,6 @@
-"""What a person sees: plans, rows, scores, the end of a run. Formats; decides nothing."""
+"""What a person sees: plans, rows, scores, the end of a run. Formats; decides nothing; loads late what it shows."""
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -10,21 +12,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
-from finetune.artifacts import publish as publishing
-from finetune.artifacts.predict import Answer, answering, read_inputs
-from finetune.data.encoding import IGNORED
-from finetune.data.prepare import Prepared
-from finetune.doctor import Finding
 from finetune.errors import MachineError, UserError
-from finetune.plan import frozen
-from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
-from finetune.plan.show import account_of, show
+
+if TYPE_CHECKING:
+    from finetune.artifacts.predict import Answer
+    from finetune.data.prepare import Prepared
+    from finetune.doctor import Finding
+    from finetune.plan.plan import Plan
 
 # Markup is off: user data and paths may hold square brackets.
 console = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=not sys.stdout.isatty())
@@ -55,6 +55,8 @@ def session() -> Iterator[None]:
 
 def show_plan(plan: Plan) -> None:
     """Print a plan."""
+    from finetune.plan.show import show
+
     show(plan, console)
 
 
@@ -96,6 +98,8 @@ def _better(score: float, baseline: float, greater: bool) -> bool:
 
 def show_rows(prepared: Prepared, split: str, count: int) -> None:
     """Rows as they are trained: what carries a label is marked."""
+    from finetune.plan.show import account_of
+
     if split not in prepared.report:
         raise UserError(f"--split {split}: the data has the splits {', '.join(prepared.report)}")
     for name, account in prepared.report.items():
@@ -112,6 +116,8 @@ def show_rows(prepared: Prepared, split: str, count: int) -> None:
 
 def _spans(row: dict[str, Any], tokenizer: Any) -> Iterator[tuple[str, bool]]:
     """Decoded runs of tokens that are trained, or not."""
+    from finetune.data.encoding import IGNORED
+
     labels = row["labels"] if _is_per_token(row) else [IGNORED] * len(row["input_ids"])
     start = 0
     for at in range(1, len(labels) + 1):
@@ -135,6 +141,8 @@ def _label(label: Any, facts: dict[str, Any]) -> str:
 
 def answer(folder: RunFolder, options: argparse.Namespace) -> None:
     """Print or write one JSON line for each input; on a terminal without inputs, answer line by line."""
+    from finetune.artifacts.predict import answering, read_inputs
+
     inputs: list[Any] = read_inputs(options.input) if options.input else options.text
     talking = not inputs and not options.input and sys.stdin.isatty()
     inputs = inputs or ([] if talking else _lines(sys.stdin))
@@ -184,6 +192,9 @@ def _write_lines(file: Path, items: Iterable[Any]) -> None:
 
 def publish(folder: RunFolder, options: argparse.Namespace) -> None:
     """Upload a run, or list what would be uploaded."""
+    from finetune.artifacts import publish as publishing
+    from finetune.plan import frozen
+
     plan = frozen.read(folder)
     given = plan.config.publish
     config = replace(given, repo_id=options.repo_id or given.repo_id, private=given.private and not options.public)

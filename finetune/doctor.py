@@ -10,7 +10,7 @@ from pathlib import Path
 from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from finetune.config.options import cache_folder
+from finetune.config.cache import cache_folder
 from finetune.models.precision import resolve
 from finetune.plan import environment
 

@@ -177,9 +177,9 @@ def planned_for_two(recipe: Sequence[str], folder: Path) -> RunFolder:
     with tiny_runs.own_caches(), pytest.MonkeyPatch.context() as patch:
         # Where the variable is set, making the trainer's arguments already waits for the other rank.
         patch.setattr(environment, "ranks", lambda: 2)
-        patch.setattr(checks, "_processes", lambda: "2")
+        patch.setattr(checks, "_processes", lambda _: "2")
         made, prepared = run.planned(tiny_runs.config([*recipe, f"run_folder={folder}"]))
-        return run.going_on(made, prepared) or run.frozen_folder(made, prepared)
+        return run.run_folder(made, prepared)
 
 
 def two_ranks(folder: RunFolder, callbacks: dict[int, Sequence[TrainerCallback]] | None = None) -> list[int]:

@@ -1,10 +1,13 @@
 """A composed config against what is accepted: the whole front door, and every problem at once."""
 
+import math
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from finetune.config import ours, theirs
+from finetune.config import conflicts, ours, theirs, unread
 from finetune.config.compose import Composed, compose
 from finetune.config.origin import nearest_origin
 from finetune.config.ours import choice
@@ -25,7 +28,8 @@ def load_config(arguments: list[str]) -> tuple[Config, Composed]:
         ConfigError: every problem of the composed config, at once.
     """
     composed = compose(arguments)
-    return check(composed), composed
+    config = check(composed)
+    return config, replace(composed, notes=tuple(unread.overruled(composed, chosen_by(composed)[0])))
 
 
 def check(composed: Composed) -> Config:
@@ -52,18 +56,23 @@ def dump(config: Config) -> dict[str, Any]:
     return values
 
 
-def _problems(composed: Composed) -> list[Problem]:
-    """One problem a key; nothing is said of a group whose choice is wrong already, since it would be of another."""
-    task, wrong_task = _task(composed)
-    unread = {problem.key for problem in composed.problems}
-    if "task" in unread or wrong_task:
-        unread |= {"task", "trainer", "dataset.columns"}
+def chosen_by(composed: Composed) -> tuple[Chosen, list[Problem]]:
+    """The classes that the config chooses, and what is wrong with the choice of the task."""
+    task, wrong = _task(composed)
     classes = {"trainer": task.arguments_class}
     for group in theirs.NOTHING:
         if path := theirs.method_class(group, composed.values.get(group)):
             classes[group] = path
-    chosen = Chosen(task, classes)
-    found = [*_code(composed, composed.values), *ours.problems(composed, chosen), *theirs.problems(composed, chosen)]
+    return Chosen(task, classes), wrong
+
+
+def _problems(composed: Composed) -> list[Problem]:
+    """One problem a key; nothing is said of a group whose choice is wrong already, since it would be of another."""
+    chosen, wrong_task = chosen_by(composed)
+    unread = {problem.key for problem in composed.problems}
+    if "task" in unread or wrong_task:
+        unread |= {"task", "trainer", "dataset.columns"}
+    found = [problem for of in CHECKS for problem in of(composed, chosen)]
     first = [*composed.problems, *wrong_task]
     unique = {problem.key: problem for problem in reversed(found) if not _is_below(problem.key, unread)}
     return [*first, *reversed(unique.values())]
@@ -86,14 +95,21 @@ def _task(composed: Composed) -> tuple[type[Task], list[Problem]]:
     return next(iter(tasks().values()), Task), [Problem("task", where, what, hint)]
 
 
-def _code(composed: Composed, node: Any, path: str = "") -> list[Problem]:
-    """Keys that would name code to run, at any depth: nothing a user writes does."""
-    if isinstance(node, list):
-        return [problem for at, item in enumerate(node) for problem in _code(composed, item, f"{path}{at}.")]
-    if not isinstance(node, dict):
-        return []
-    own = [_no_code(f"{path}{key}", composed) for key in node if key in CODE]
-    return own + [problem for key, value in node.items() for problem in _code(composed, value, f"{path}{key}.")]
+def _everywhere(composed: Composed, _: Chosen) -> Iterator[Problem]:
+    """What is refused at any depth: keys that would name code to run, and numbers that are not numbers."""
+    for key, value in _every(composed.values):
+        if key.rpartition(".")[2] in CODE:
+            yield _no_code(key, composed)
+        if isinstance(value, float) and not math.isfinite(value):
+            yield Problem(key, nearest_origin(key, composed.origins), f"wrote {value}, expected a finite number.")
+
+
+def _every(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key and value, inside lists too."""
+    items = enumerate(node) if isinstance(node, list) else node.items() if isinstance(node, dict) else ()
+    for name, value in items:
+        yield f"{path}{name}", value
+        yield from _every(value, f"{path}{name}.")
 
 
 def _no_code(key: str, composed: Composed) -> Problem:
@@ -101,3 +117,7 @@ def _no_code(key: str, composed: Composed) -> Problem:
     return Problem(
         key, nearest_origin(key, composed.origins), what, "Own code comes in as a plug-in: a task's entry point."
     )
+
+
+CHECKS = (_everywhere, ours.problems, theirs.problems, conflicts.problems, unread.problems)
+"""Who looks at a composed config; of two that find fault with one key, the earlier one speaks."""

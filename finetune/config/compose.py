@@ -4,9 +4,9 @@ The only module that knows Hydra. It loads no torch.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from finetune.config import groups, inheritance, options, origin, recipes, written
+from finetune.config import groups, inheritance, options, origin, provenance, recipes, written
 from finetune.config.inheritance import Lineage
 from finetune.config.interpolation import resolve
 from finetune.config.origin import COMMAND_LINE
+from finetune.config.provenance import Setting, Settings
 from finetune.config.task import tasks
 from finetune.errors import ConfigError, Problem, UserError
 
@@ -37,10 +38,17 @@ class Composed:
     """What Hydra made, where each part of it was written, and what was left out because it cannot be read."""
 
     values: dict[str, Any]
-    origins: dict[str, str]
-    """Dotted key to `file:line` or `command line`."""
+    settings: Settings
+    """Dotted key to everything that set it, the last one wins."""
     problems: tuple[Problem, ...] = ()
     recipe: str | None = None
+    notes: tuple[str, ...] = ()
+    """What was written and is idle, because something written later decides."""
+
+    @cached_property
+    def origins(self) -> dict[str, str]:
+        """Dotted key to the `file:line` or `command line` that its value is from."""
+        return {key: settings[-1].where for key, settings in self.settings.items()}
 
 
 @dataclass
@@ -66,11 +74,14 @@ def compose(arguments: Sequence[str]) -> Composed:
     lineage = inheritance.read(command.recipe) if command.recipe else Lineage()
     problems = [*lineage.problems, *command.problems]
     config, defaults = _hydra(_store(lineage), command, problems)
-    origins = _origins(defaults, lineage, command)
-    values = resolve(config, origins, problems)
+    composed = Composed({}, _settings(defaults, lineage, command), recipe=command.recipe)
+    values = resolve(config, composed.origins, problems)
     task = values.get("task")
-    values.setdefault("name", Path(command.recipe).stem if command.recipe else _name(task))
-    return Composed(values, origins, tuple(problems), command.recipe)
+    if "name" not in values:
+        rule = "rule: the recipe's name" if command.recipe else "rule: the task's name"
+        values["name"] = Path(command.recipe).stem if command.recipe else _name(task)
+        composed.settings["name"] = [Setting(rule, values["name"])]
+    return Composed(values, composed.settings, tuple(problems), command.recipe)
 
 
 def _name(task: Any) -> str:
@@ -181,6 +192,7 @@ def _hydra(
     """The composed config, and each part of it with the file it is from."""
     lines = ["recipe=all", *(f"{group}={option}" for group, option in command.choices.items())]
     # Values are forced in, so that an unknown key meets our validator, which reports all problems at once.
+    lines += [f"hydra.searchpath=[{','.join(_quoted(folder) for folder in _own_folders())}]"]
     lines += [_text(each) if each.is_delete() else f"++{_text(each).lstrip('+')}" for each in command.values]
     try:
         with initialize_config_dir(str(recipes.CONF), version_base="1.3"):
@@ -194,10 +206,21 @@ def _hydra(
     return config, [(_file(part, layers), part) for part in parts]
 
 
+def _own_folders() -> list[Path]:
+    """The user's folders of groups, each of whose files can be read."""
+    for folder in recipes.own_folders:
+        for file in folder.glob("*/*.yaml"):
+            origin.parse(file)
+    return recipes.own_folders
+
+
+def _quoted(folder: Path) -> str:
+    return "'file://" + str(folder).replace("'", "\\'") + "'"
+
+
 def _file(part: ResultDefault, layers: dict[str, Path]) -> Path | None:
     """The file of a part of the config; what is not a file is of Hydra or a method of a library."""
-    file = layers.get(part.config_path or "", recipes.CONF / f"{part.config_path}.yaml")
-    return file if file.is_file() else None
+    return layers.get(part.config_path or "") or recipes.file_of(str(part.config_path))
 
 
 def _in_our_words(error: Exception) -> Problem:
@@ -207,20 +230,18 @@ def _in_our_words(error: Exception) -> Problem:
     return Problem("overrides", COMMAND_LINE, text)
 
 
-def _origins(parts: list[tuple[Path | None, ResultDefault]], lineage: Lineage, command: CommandLine) -> dict[str, str]:
+def _settings(parts: list[tuple[Path | None, ResultDefault]], lineage: Lineage, command: CommandLine) -> Settings:
     """Later ones win: the base, the chosen files of the groups, the recipes from the oldest, the command line."""
     chosen = lineage.origins | dict.fromkeys(command.choices, COMMAND_LINE)
-    found: dict[str, str] = {}
+    found: Settings = {}
     for file, part in parts:
+        package = part.package or ""
         if file:
-            found |= {part.package or "": origin.shown(file)} | origin.lines(file, part.package or "")
-        elif part.package in chosen:
-            found |= {key: chosen[part.package] for key in (part.package, f"{part.package}.method")}
-    return found | {key: COMMAND_LINE for each in command.values for key in _keys(each.key_or_group, each.value())}
-
-
-def _keys(key: str, value: Any) -> Iterator[str]:
-    """A key and, where its value is a mapping, the keys below."""
-    yield key
-    for name, part in value.items() if isinstance(value, dict) else ():
-        yield from _keys(f"{key}.{name}", part)
+            provenance.add(found, {package: Setting(origin.shown(file))} | provenance.of_file(file, package))
+        elif package in chosen:
+            named = f"{package}.{'name' if package == groups.TASK else 'method'}"
+            option = Path(str(part.config_path)).name
+            provenance.add(found, {package: Setting(chosen[package], {}), named: Setting(chosen[package], option)})
+    typed = [provenance.of_value(each.key_or_group, each.value(), COMMAND_LINE) for each in command.values]
+    provenance.add(found, {key: setting for each in typed for key, setting in each.items()})
+    return found

@@ -1,7 +1,7 @@
 """Every key there is, and where a name lives: for a key that was written in the wrong place or in another's words."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, get_type_hints
 
 from finetune.config import options
@@ -27,13 +27,18 @@ RENAMED = {
 }
 """Names people still type, and what is written today."""
 
+OUR_EVALUATION = "nothing: evaluation is finetune's own, batch by batch, in the precision of the run"
+EVALUATED_BY_US = (
+    "prediction_loss_only", "eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps",
+    "include_for_metrics", "batch_eval_metrics", "bf16_full_eval", "fp16_full_eval",
+)  # fmt: skip
+ONE_PROCESS = "nothing: this version trains in one process"
 NO_CHOICE = "the environment variable CUDA_VISIBLE_DEVICES with nothing in it"
-OWNED = {
+OWNED: dict[str, dict[str, str]] = {
     "trainer": {
         "output_dir": "output_dir, at the top",
         "seed": "seed, at the top",
         "data_seed": "seeds.data",
-        "auto_find_batch_size": "trainer.per_device_train_batch_size; global_batch_size keeps the step",
         "enable_jit_checkpoint": "nothing: SIGTERM, SIGUSR1 and SIGINT save a checkpoint and stop",
         "ignore_data_skip": "nothing: a resumed run goes on with the next row",
         "restore_callback_states_from_checkpoint": "nothing: they are",
@@ -54,6 +59,12 @@ OWNED = {
         "do_predict": "finetune predict",
         "use_cpu": NO_CHOICE,
         "no_cuda": NO_CHOICE,
+        "hub_always_push": "publish=hub: what is verified is pushed, once",
+        "hub_revision": "nothing: the verified model is pushed to the main branch",
+        "auto_find_batch_size": "trainer.per_device_train_batch_size: the plan closes the arithmetic of batches",
+        "label_names": "nothing: labels are named by the task",
+        **dict.fromkeys(EVALUATED_BY_US, OUR_EVALUATION),
+        **dict.fromkeys(("fsdp", "fsdp_config", "deepspeed", "parallelism_config"), ONE_PROCESS),
     },
     "adapter": {
         "peft_type": "adapter=METHOD",
@@ -87,6 +98,17 @@ class Chosen:
         """Option to what is written instead."""
         return OWNED.get(group, {}) | (self.task.owned if group == "trainer" else {})
 
+    def defaults(self) -> dict[str, Any]:
+        """Dotted key to its default, ours and the libraries', where it has one."""
+        theirs = {
+            f"{group}.{name}": option.default
+            for group in self.classes
+            for name, option in self.accepted(group).items()
+        }
+        groups = {name: self.task if name == "task" else cls for name, cls in get_type_hints(Config).items()}
+        ours = {key: value for name, cls in groups.items() if is_dataclass(cls) for key, value in _defaults(cls, name)}
+        return theirs | ours | dict(_defaults(Config, ""))
+
     def leaves(self) -> Iterator[tuple[str, str]]:
         """The name and the dotted key of everything that can be written one level down."""
         for group, cls in get_type_hints(Config).items():
@@ -97,6 +119,18 @@ class Chosen:
 def is_group(name: str) -> bool:
     """Whether a top-level key holds keys of ours."""
     return is_dataclass(get_type_hints(Config)[name])
+
+
+def _defaults(cls: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """The defaults of a dataclass and of those in it, by dotted key."""
+    for field in fields(cls):
+        key = f"{path}.{field.name}" if path else field.name
+        if isinstance(field.default_factory, type) and is_dataclass(field.default_factory):
+            yield from _defaults(field.default_factory, key)
+        elif field.default is not MISSING:
+            yield key, field.default
+        elif field.default_factory is not MISSING:
+            yield key, field.default_factory()
 
 
 def names_of(cls: Any) -> list[str]:

@@ -26,9 +26,40 @@ def names() -> list[str]:
 
 @cache
 def groups() -> dict[str, list[str]]:
-    """Every config group with the names of its files."""
-    folders = sorted(folder for folder in CONF.iterdir() if folder.is_dir())
-    return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
+    """Every config group with the names of its files, ours and the user's."""
+    found: dict[str, list[str]] = {}
+    for file in sorted(file for root in (CONF, *own_folders) for file in root.glob("*/*.yaml")):
+        found.setdefault(file.parent.name, []).append(file.stem)
+    return found
+
+
+own_folders: list[Path] = []
+"""A user's own folders of groups, as `--config-dir` names them."""
+
+
+def add_folder(folder: Path) -> None:
+    """Offer the files of a user's folder, `DIR/adapter/mine.yaml`, as options of the groups.
+
+    Raises:
+        UserError: it is no folder, names a group that there is not, or an option that is shipped.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--config-dir {folder}: there is no such folder")
+    for group in sorted(path for path in folder.iterdir() if path.is_dir()):
+        known = groups().get(group.name)
+        if known is None:
+            hint = did_you_mean(group.name, groups()) or f"Groups: {', '.join(groups())}"
+            raise UserError(f"--config-dir {folder}: {group.name} is not a config group. {hint}")
+        if taken := [file.name for file in group.glob("*.yaml") if file.stem in known]:
+            raise UserError(f"--config-dir {folder}: {group.name}/{taken[0]} exists already; give yours another name")
+    own_folders.append(folder.resolve())
+    groups.cache_clear()
+
+
+def file_of(option: str) -> Path | None:
+    """The file of an option, `adapter/lora`; None for what is no file."""
+    files = (root / f"{option}.yaml" for root in (CONF, *own_folders))
+    return next((file for file in files if file.is_file()), None)
 
 
 def find(name: str, folder: Path = Path()) -> Path:

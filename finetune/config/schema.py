@@ -202,6 +202,20 @@ class SeedsConfig:
 
 
 @dataclass(kw_only=True)
+class PlanConfig:
+    """What a plan is made for, and which of its findings are accepted."""
+
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    device: str | None = None
+    """The accelerator the run is meant for, such as h200, a100_80gb or rtx4090; None is the one present."""
+    throughput: Annotated[Number, Field(gt=0)] | None = None
+    """Tokens per second of one device, where they are known; the time is estimated from it."""
+    waive: list[str] = field(default_factory=list)
+    """Checks whose failure is accepted, by name. Each stays in the plan, marked as waived."""
+
+
+@dataclass(kw_only=True)
 class Config:
     """A whole run, as resolved."""
 
@@ -218,6 +232,7 @@ class Config:
     evaluation: EvaluationConfig
     tracking: TrackingConfig
     publish: PublishConfig
+    plan: PlanConfig = field(default_factory=PlanConfig)
     global_batch_size: Positive | None = None
     """Rows per optimizer step over all devices. None takes per-device size x devices x accumulation."""
     seed: Whole = 42

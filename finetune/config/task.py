@@ -74,6 +74,8 @@ class Task:
     """What `dataset.columns` may name."""
     owned: ClassVar[dict[str, str]] = {}
     """Trainer arguments this task decides itself: name to what the user writes instead."""
+    unread: ClassVar[dict[str, str]] = {}
+    """Keys outside of the task that it never reads, and why."""
     trainer_options: ClassVar[dict[str, Any]] = {}
     """Trainer arguments this task always sets."""
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError
 
-from finetune.config import options, written
+from finetune.config import bounds, nested, options, written
 from finetune.config.compose import Composed
 from finetune.config.origin import nearest_origin
 from finetune.config.places import RENAMED, Chosen, instead
@@ -55,7 +55,30 @@ def _group(group: str, node: dict[Any, Any], composed: Composed, chosen: Chosen)
         elif name not in accepted:
             yield Problem(key, where, _unknown(group, chosen), _instead(group, str(name), chosen))
         elif error := next(Draft202012Validator(accepted[name].schema).iter_errors(value), None):
-            yield Problem(key, where, *_wrong(key, value, error.schema, accepted[name].schema))
+            yield Problem(key, where, *_wrong(key, value, error, accepted[name].schema))
+        elif group == "trainer":
+            yield from _inside(name, value, node, composed, chosen)
+
+
+def _inside(name: str, value: Any, node: dict[Any, Any], composed: Composed, chosen: Chosen) -> Iterator[Problem]:
+    """What is wrong with the options inside an option."""
+    accepted = chosen.accepted("trainer")
+    whole = {each: option.default for each, option in accepted.items()} | node
+    decider = nested.DECIDED_BY.get(name)
+    if decider and whole[decider] not in choices_of(accepted[decider].schema):
+        return
+    known = nested.options_in(name, whole)
+    if known is None:
+        return
+    for inner, part in nested.pairs(name, value).items():
+        key = f"trainer.{name}.{inner}"
+        where = nearest_origin(key, composed.origins)
+        if inner not in known:
+            who = f"trainer.{decider}={whole[decider]}" if decider else "it"
+            hint = did_you_mean(str(inner), known) or f"Options: {', '.join(known) or 'none'}"
+            yield Problem(key, where, f"{who} takes no such option.", hint)
+        elif error := next(Draft202012Validator(known[inner].schema).iter_errors(part), None):
+            yield Problem(key, where, *_wrong(key, part, error, known[inner].schema))
 
 
 def _no_method(group: str, node: dict[Any, Any], composed: Composed) -> Iterator[Problem]:
@@ -89,12 +112,33 @@ def _instead(group: str, name: str, chosen: Chosen) -> str:
     return instead(name, chosen) or (f"Options: {', '.join(known)}" if len(known) <= MANY else "")
 
 
-def _wrong(key: str, value: Any, failed: Any, schema: dict[str, Any]) -> tuple[str, str]:
+def _wrong(key: str, value: Any, error: ValidationError, schema: dict[str, Any]) -> tuple[str, str]:
     """What was written and expected, and what to write."""
+    if unknown := _unknown_inside(value, error):
+        name, known = unknown
+        return f"takes no {name}.", did_you_mean(name, known) or f"Keys here: {', '.join(known)}"
     choices = choices_of(schema)
-    types = sorted(types_of(failed) or types_of(schema))
+    types = sorted(types_of(error.schema) or types_of(schema))
     expected = f"one of: {', '.join(choices)}" if choices else " or ".join(WORDS.get(kind, kind) for kind in types)
-    return f"wrote {written.short(key, value)}, expected {expected}.", _hint(key, value, choices, types)
+    return f"wrote {written.short(key, value)}, expected {_limit(error) or expected}.", _hint(
+        key, value, choices, types
+    )
+
+
+def _limit(error: ValidationError) -> str:
+    """The limit that a number of the right type exceeds, in words; empty where the type is wrong."""
+    broken = next((each for each in (error, *(error.context or ())) if each.validator in bounds.WORDS), None)
+    return bounds.WORDS[str(broken.validator)].format(broken.validator_value) if broken else ""
+
+
+def _unknown_inside(value: Any, error: ValidationError) -> tuple[str, list[str]] | None:
+    """The first key of a nested mapping that its class does not have, and the keys that it has."""
+    closed = (each for each in (error, *(error.context or ())) if each.validator == "additionalProperties")
+    for each in closed:
+        known = each.schema.get("properties", {})
+        if strays := [str(name) for name in value if name not in known]:
+            return strays[0], list(known)
+    return None
 
 
 def _hint(key: str, value: Any, choices: list[str], types: list[str]) -> str:

@@ -15,7 +15,7 @@ from uuid import uuid4
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from finetune.config.options import cache_folder
+from finetune.config.cache import cache_folder
 
 INPUTS, REPORT = "inputs.json", "report.json"
 

@@ -16,8 +16,6 @@ from finetune.errors import UserError
 FULL = "full"
 # What AdaLoRA's allocator has learned of its ranks.
 IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
-# Prefixes reach the layers as a cache, and recomputed layers get none.
-USES_CACHE = ("prefix_tuning", "cartridge")
 
 
 def apply(model: PreTrainedModel, adapter: dict[str, Any], peft_type: str | None, fresh: tuple[str, ...]) -> Any:

@@ -1,12 +1,14 @@
 """The model: its config, its skeleton without weights, the base with weights. Knows no adapter and no trainer."""
 
+from __future__ import annotations
+
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig
 
 from finetune.config.options import resolve
 from finetune.config.schema import ModelConfig
@@ -16,6 +18,9 @@ from finetune.errors import MachineError, UserError
 from finetune.models import quantization as quantizers
 from finetune.models.precision import DTYPES, device
 from finetune.models.source import Source
+
+if TYPE_CHECKING:  # the code of models takes a second to import, and a plan needs none of it
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +63,7 @@ def _set(config: PretrainedConfig, name: str, value: Any) -> None:
         raise UserError(f"model.config.{name}={value}: {str(error).splitlines()[-1].strip()}") from None
 
 
-def skeleton(config: PretrainedConfig, task: Task, trust_remote_code: bool = False) -> PreTrainedModel:
+def skeleton(config: PretrainedConfig, task: Task, model: ModelConfig) -> PreTrainedModel:
     """The architecture on the meta device: names and shapes, no memory.
 
     Raises:
@@ -66,7 +71,11 @@ def skeleton(config: PretrainedConfig, task: Task, trust_remote_code: bool = Fal
     """
     try:
         with torch.device("meta"):
-            bare: PreTrainedModel = resolve(task.model_class).from_config(config, trust_remote_code=trust_remote_code)
+            bare: PreTrainedModel = resolve(task.model_class).from_config(
+                config,
+                attn_implementation=model.attn_implementation,
+                trust_remote_code=model.trust_remote_code,
+            )
             return bare
     except ValueError:
         kind = task.model_class.rpartition(".")[2]

@@ -21,7 +21,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]
     RevisionNotFoundError,
 )
 
-from finetune.config.options import cache_folder
+from finetune.config.cache import cache_folder
 from finetune.config.schema import ModelConfig
 from finetune.errors import MachineError, UserError
 

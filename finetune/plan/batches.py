@@ -17,6 +17,9 @@ class Batches:
     steps_per_epoch: int
     total_steps: int
     warmup_steps: int
+    evaluations: int = 0
+    """While training; the last one, of the finished model, comes besides."""
+    checkpoints: int = 0
 
     @property
     def global_batch(self) -> int:
@@ -66,7 +69,24 @@ def batches(rows: int, ranks: int, per_device: int, accumulation: int, schedule:
         raise UserError(
             f"trainer.warmup_steps={schedule.warmup:g} of {total} steps: the learning rate is never reached"
         )
-    return Batches(rows, ranks, per_device, accumulation, per_epoch, total, warmup)
+    evaluations, checkpoints = (each.times(total, per_epoch) for each in (schedule.evaluate, schedule.save))
+    return Batches(rows, ranks, per_device, accumulation, per_epoch, total, warmup, evaluations, checkpoints)
+
+
+@dataclass(frozen=True)
+class Every:
+    """How often something happens: never (`no`), each epoch, or every so many steps; below 1 a share of all."""
+
+    strategy: str = "no"
+    steps: float | None = None
+
+    def times(self, total: int, per_epoch: int) -> int:
+        """How often in `total` steps; the end of training counts as the end of an epoch."""
+        if self.strategy == "epoch":
+            return math.ceil(total / per_epoch)
+        if self.strategy != "steps" or not self.steps:
+            return 0
+        return total // max(1, math.ceil(self.steps * total) if self.steps < 1 else int(self.steps))
 
 
 @dataclass(frozen=True)
@@ -76,3 +96,5 @@ class Schedule:
     epochs: float
     max_steps: int
     warmup: float
+    evaluate: Every = Every()
+    save: Every = Every()

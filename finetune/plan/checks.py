@@ -1,97 +1,114 @@
 """The catalogue: what can be known to be wrong before the first step. Each check passes with a detail, or raises."""
 
 import importlib.util
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
-from huggingface_hub import get_token
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from finetune.config.schema import Config
+from finetune.config.suggest import did_you_mean
 from finetune.data.prepare import Prepared
 from finetune.errors import MachineError, MissingExtra, UserError
-from finetune.evaluation import metrics
-from finetune.models import adapter, quantization
+from finetune.models import quantization
 from finetune.models.source import hub_id
 from finetune.plan import environment
+from finetune.plan.batches import Batches
+from finetune.plan.catalogue import Check, looked_at
 from finetune.plan.run_folder import check_writable
+
+OVERRIDING = ("ACCELERATE_", "FSDP_")
+"""Variables that accelerate reads before any argument."""
+WAIVABLE = ("environment", "memory", "disk")
+
+
+def early(config: Config) -> list[Check]:
+    """What the config and the machine decide; looked at before data is touched."""
+    looks = [(name, partial(look, config)) for name, look in EARLY.items()]
+    return list(looked_at(looks, config.plan.waive, WAIVABLE))
+
+
+def late(config: Config, prepared: Prepared, batches: Batches) -> list[Check]:
+    """What the prepared rows decide."""
+    found = Rows(config, prepared, batches)
+    of_splits = [(f"rows-{split}", partial(_rows, prepared, split)) for split in prepared.report]
+    looks = [*of_splits, *((name, partial(look, found)) for name, look in LATE.items())]
+    return list(looked_at(looks, config.plan.waive, WAIVABLE))
 
 
 @dataclass(frozen=True)
-class Check:
-    """One check that passed, and what it found."""
+class Rows:
+    """What late checks look at."""
 
-    name: str
-    detail: str
+    config: Config
+    prepared: Prepared
+    batches: Batches
 
 
-def early(config: Config) -> Iterator[Check]:
-    """What the config alone decides; run before data is touched."""
-    yield Check("processes", _processes())
+# What the config and the machine decide
+
+
+def _output_folder(config: Config) -> str:
     check_writable(config.output_dir)
-    yield Check("output folder", f"{config.output_dir} can be written")
-    quantization.check_installed(config.quantization)
-    _check_trainable(config)
-    _check_resume(config.trainer.get("resume_from_checkpoint"))
-    yield Check("quantization", str(config.quantization["method"]))
-    yield Check("tracking", _tracking(config))
-    yield Check("publishing", _publishing(config))
-    yield Check("metrics", _metrics(config))
-    yield Check("remote code", "on: code of the repository will run" if config.model.trust_remote_code else "off")
+    return f"{config.output_dir} can be written"
 
 
-def late(prepared: Prepared) -> Iterator[Check]:
-    """What the prepared rows decide."""
-    for split, account in prepared.report.items():
-        yield Check(f"rows of {split}", f"{account['read']} read, {account['kept']} kept")
-    trained = prepared.report["train"]["notes"].get("trained tokens")
-    if trained is not None:
-        tokens = prepared.report["train"]["notes"]["tokens"]
-        yield Check("trained tokens", f"{trained} of {tokens} ({trained / tokens:.0%})")
-
-
-def _processes() -> str:
+def _processes(_: Config) -> str:
     if environment.ranks() > 1:
         raise UserError(
             f"WORLD_SIZE={environment.ranks()}: this version trains in one process. Start it with `finetune train`, "
             "not with torchrun or accelerate launch"
         )
-    idle = max(0, torch.cuda.device_count() - 1)
+    idle = environment.idle_gpus()
     return f"1; {idle} more GPUs stay idle" if idle else "1"
 
 
-def _check_trainable(config: Config) -> None:
-    if config.quantization["method"] != quantization.NONE and config.adapter["method"] == adapter.FULL:
-        raise UserError("a quantized base is frozen, so adapter=full would train nothing of it: write adapter=qlora")
+def _environment(_: Config) -> str:
+    """Variables that would change the run behind the recipe's back."""
+    found = sorted(name for name in os.environ if name.startswith(OVERRIDING))
+    if found:
+        raise UserError(f"{', '.join(found)}: set in the environment, and would overrule the recipe. Unset them")
+    return "no variable overrules the recipe"
 
 
-def _check_resume(checkpoint: Any) -> None:
+def _quantization(config: Config) -> str:
+    quantization.check_installed(config.quantization)
+    return str(config.quantization["method"])
+
+
+def _resume(config: Config) -> str:
+    checkpoint = config.trainer.get("resume_from_checkpoint")
     if checkpoint and not (Path(str(checkpoint)) / "manifest.json").is_file():
         raise UserError(
             f"trainer.resume_from_checkpoint={checkpoint}: there is no checkpoint. Write its folder: "
             "RUN/checkpoints/checkpoint-N"
         )
+    return f"from {checkpoint}" if checkpoint else "from the beginning"
 
 
 def _tracking(config: Config) -> str:
     for package in config.tracking.report_to:
         if importlib.util.find_spec(package) is None:
             raise MissingExtra(package, "track")
-    return ", ".join(config.tracking.report_to) or "metrics.jsonl"
+    switched_off = os.environ.get("WANDB_MODE") == "disabled" or "WANDB_DISABLED" in os.environ
+    if "wandb" in config.tracking.report_to and switched_off:
+        raise UserError(
+            "tracking=wandb, but WANDB_MODE or WANDB_DISABLED in the environment switches it off. Unset it"
+        )
+    where = "online" if config.tracking.online else "on this machine"
+    return f"{', '.join(config.tracking.report_to)}, {where}" if config.tracking.report_to else "metrics.jsonl"
 
 
 def _publishing(config: Config) -> str:
     if config.publish.to == "none":
         return "nothing leaves this machine"
-    if not config.publish.repo_id:
-        raise UserError("publish=hub needs publish.repo_id, for example publish.repo_id=me/my-model")
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
     try:
-        validate_repo_id(config.publish.repo_id)
+        validate_repo_id(str(config.publish.repo_id))
     except HFValidationError as error:
         raise UserError(f"publish.repo_id={config.publish.repo_id}: {error}") from None
     check_publishable(config)
@@ -105,7 +122,9 @@ def check_publishable(config: Config) -> None:
         UserError: an adapter whose base has no Hub id.
         MachineError: there is no token.
     """
-    if config.adapter["method"] != adapter.FULL and hub_id(config.model) is None:
+    from huggingface_hub import get_token
+
+    if config.adapter["method"] != "full" and hub_id(config.model) is None:
         raise UserError(
             "the adapter's base is a folder of this machine, so nobody could load it. Write model.base_id=HUB/ID of "
             "the same weights, or train with adapter=full"
@@ -115,16 +134,18 @@ def check_publishable(config: Config) -> None:
 
 
 def _metrics(config: Config) -> str:
+    from finetune.evaluation import metrics
+
     for name in config.evaluation.metrics or []:
         if name not in metrics.names():
             metrics.load(name)
-    pattern = config.evaluation.generation.answer_pattern
-    if pattern is not None:
-        _check_pattern(pattern)
     return ", ".join(config.evaluation.metrics or ["the task's own"])
 
 
-def _check_pattern(pattern: str) -> None:
+def _answer_pattern(config: Config) -> str:
+    pattern = config.evaluation.generation.answer_pattern
+    if pattern is None:
+        return "answers are compared whole"
     try:
         groups = re.compile(pattern).groups
     except re.error as error:
@@ -133,3 +154,65 @@ def _check_pattern(pattern: str) -> None:
         ) from None
     if groups < 1:
         raise UserError(f"evaluation.generation.answer_pattern={pattern!r} has no group; write one, as in `#### (.+)`")
+    return pattern
+
+
+def _remote_code(config: Config) -> str:
+    return "ON: code of the model's repository will run on this machine" if config.model.trust_remote_code else "off"
+
+
+EARLY: dict[str, Callable[[Config], str]] = {
+    "processes": _processes,
+    "environment": _environment,
+    "output-folder": _output_folder,
+    "quantization": _quantization,
+    "resume": _resume,
+    "tracking": _tracking,
+    "publishing": _publishing,
+    "metrics": _metrics,
+    "answer-pattern": _answer_pattern,
+    "remote-code": _remote_code,
+}
+
+
+# What the prepared rows decide
+
+
+def _rows(prepared: Prepared, split: str) -> str:
+    account = prepared.report[split]
+    return f"{account['read']} read, {account['kept']} kept"
+
+
+def _trained_tokens(rows: Rows) -> str:
+    notes = rows.prepared.report["train"]["notes"]
+    trained = notes.get("trained tokens")
+    if trained is None:
+        return "one label a row"
+    return f"{trained} of {notes['tokens']} ({trained / notes['tokens']:.0%})"
+
+
+def _best_model(rows: Rows) -> str:
+    """The metric that names the best model must be one that the evaluation gives."""
+    name = str(rows.config.trainer.get("metric_for_best_model") or "loss").removeprefix("eval_")
+    wanted = rows.config.evaluation.metrics
+    known = ["loss", *(rows.config.task.metrics(rows.prepared.facts) if wanted is None else wanted)]
+    known = list(rows.config.task.summarize(dict.fromkeys(known, 0.0)))
+    if name not in known:
+        hint = did_you_mean(name, known) or f"Metrics: {', '.join(known)}"
+        raise UserError(f"trainer.metric_for_best_model={name} is not measured. {hint}")
+    return name if rows.config.trainer.get("load_best_model_at_end") else "the last model is kept"
+
+
+def _step(rows: Rows) -> str:
+    batches = rows.batches
+    if batches.rows < batches.global_batch:
+        return f"it takes {batches.global_batch} rows and there are {batches.rows}: each one sees all of them"
+    left = batches.rows % batches.global_batch
+    return f"the last of an epoch has {left} rows" if left else "every one is full"
+
+
+LATE: dict[str, Callable[[Rows], str]] = {
+    "trained-tokens": _trained_tokens,
+    "best-model": _best_model,
+    "step": _step,
+}

@@ -3,6 +3,7 @@
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ def describe() -> dict[str, Any]:
         "versions": versions(),
         "device": device_name(),
         "ranks": ranks(),
+        "launcher": launcher(),
+        "credentials": credentials(),
         "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(OVERRIDING)},
     }
 
@@ -41,6 +44,30 @@ def device_name() -> str:
     if kind == "cuda":
         return torch.cuda.get_device_name()
     return f"{kind}, {torch.get_num_threads()} threads" if kind == "cpu" else kind
+
+
+def idle_gpus() -> int:
+    """Accelerators that one process leaves alone."""
+    return max(0, torch.cuda.device_count() - 1)
+
+
+def credentials() -> dict[str, str]:
+    """Whether what a run may need is there; never a value."""
+    from huggingface_hub import get_token
+
+    wandb = bool(os.environ.get("WANDB_API_KEY")) or (Path.home() / ".netrc").is_file()
+    return {"Hub token": _present(bool(get_token())), "W&B key": _present(wandb)}
+
+
+def _present(found: bool) -> str:
+    return "present" if found else "none"
+
+
+def launcher() -> str:
+    """Who started this process."""
+    if "SLURM_JOB_ID" in os.environ:
+        return "SLURM"
+    return "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "this process"
 
 
 def ranks() -> int:

@@ -11,15 +11,22 @@ from finetune.config import check
 from finetune.errors import UserError
 from finetune.plan.plan import Plan, as_json, from_json
 from finetune.plan.run_folder import RunFolder
+from finetune.plan.show import markdown
 
 
 def freeze(plan: Plan, folder: RunFolder) -> None:
     """Write the plan, and the config as a recipe that runs again."""
-    values = as_json(plan)
-    folder.write("plan.json", {"sha256": seal(values), **values})
+    folder.write("plan.json", sealed(plan))
+    folder.write_text("plan.md", markdown(plan))
     # Run again, it is another run: it gets a folder of its own, and differs from nothing.
     again = replace(plan.config, run_folder=None, checkpoint=replace(plan.config.checkpoint, accept=[]))
     folder.write_text("config.yaml", yaml.safe_dump(check.dump(again), sort_keys=False, allow_unicode=True))
+
+
+def sealed(plan: Plan) -> dict[str, Any]:
+    """Plain values of a plan, with their hash."""
+    values = as_json(plan)
+    return {"sha256": seal(values), **values}
 
 
 def read(folder: RunFolder) -> Plan:

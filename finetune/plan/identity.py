@@ -128,10 +128,8 @@ def weights(path: str, revision: str | None) -> str:
 
 def _arguments(plan: Plan) -> dict[str, Any]:
     """The arguments as the trainer will have them: what is not written is the library's default."""
-    cls = options.resolve(plan.config.task.arguments_class)
-    defaults = {field.name: field.default for field in dataclasses.fields(cls)}
-    known = {name: value for name, value in defaults.items() if value is not dataclasses.MISSING}
-    return known | plan.arguments
+    known = options.of(plan.config.task.arguments_class)
+    return {name: option.default for name, option in known.items()} | plan.arguments
 
 
 def _rows(plan: Plan) -> Any:

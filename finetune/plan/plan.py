@@ -1,30 +1,24 @@
 """The plan: everything decided before the first step, from the config and the prepared rows."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, TypeVar
 
-from finetune.config import check, options
+from finetune.config import cache, check, options
+from finetune.config.conflicts import USES_CACHE
 from finetune.config.schema import Config
 from finetune.config.task import Facts
 from finetune.data.prepare import Prepared
-from finetune.errors import UserError
-from finetune.models import adapter, model, precision
+from finetune.errors import FinetuneError, UserError
+from finetune.models import precision
 from finetune.models.precision import Precision
 from finetune.models.source import Source
 from finetune.plan import batches, checks, environment
-from finetune.plan.batches import Batches, Schedule
-from finetune.plan.checks import Check
+from finetune.plan.batches import Batches, Every, Schedule
+from finetune.plan.catalogue import Check, refuse_failed
+from finetune.plan.summary import ModelSummary, summary
 
-
-@dataclass(frozen=True)
-class ModelSummary:
-    """What is trained of what."""
-
-    architecture: str
-    parameters: int
-    trainable: int
-    adapted: dict[str, int]
-    """Name of an adapted module to how many of that name there are."""
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -45,16 +39,25 @@ class Plan:
     model: ModelSummary
     environment: dict[str, Any]
     checks: list[Check]
+    notes: list[str]
+    """What was written and is idle, because something written later decides."""
 
 
-def make(config: Config, prepared: Prepared, early: list[Check]) -> Plan:
+def make(config: Config, prepared: Prepared, early: list[Check], notes: Sequence[str] = ()) -> Plan:
     """Close the plan.
 
+    Args:
+        early: what was looked at before data was touched.
+        notes: what was written and is idle, because something written later decides.
     Raises:
-        UserError: something cannot work as configured.
+        PlanError: something cannot work as configured; all that is known of is told.
     """
-    chosen = precision.resolve(config.precision, config.model.dtype)
-    sizes = _batches(config, prepared)
+    closing = Closing()
+    chosen = closing.value("precision", lambda: precision.resolve(config.precision, config.model.dtype))
+    sizes = closing.value("batches", lambda: _batches(config, prepared))
+    found = closing.value("model", lambda: summary(config, prepared))
+    arguments = closing.value("trainer", lambda: _arguments(config, chosen, sizes) if chosen and sizes else {})
+    refuse_failed(closing.failed)
     return Plan(
         config=config,
         source=prepared.source,
@@ -64,11 +67,27 @@ def make(config: Config, prepared: Prepared, early: list[Check]) -> Plan:
         report=prepared.report,
         precision=chosen,
         batches=sizes,
-        arguments=_arguments(config, chosen, sizes),
-        model=_summary(config, prepared),
+        arguments=arguments,
+        model=found,
         environment=environment.describe(),
-        checks=[*early, *checks.late(prepared)],
+        checks=[*early, *checks.late(config, prepared, sizes)],
+        notes=list(notes),
     )
+
+
+@dataclass
+class Closing:
+    """Parts of a plan that are made one after the other; what one of them refuses does not hide the next."""
+
+    failed: list[Check] = field(default_factory=list)
+
+    def value(self, name: str, make: Callable[[], Value]) -> Any:
+        """What `make` gives, or None, and the failure kept under `name`."""
+        try:
+            return make()
+        except FinetuneError as error:
+            self.failed.append(Check(name, "failed", str(error), error.exit_code))
+            return None
 
 
 def as_json(plan: Plan) -> dict[str, Any]:
@@ -91,15 +110,18 @@ def _batches(config: Config, prepared: Prepared) -> Batches:
     ranks, per_device = environment.ranks(), int(given["per_device_train_batch_size"])
     wanted = config.trainer.get("gradient_accumulation_steps")
     accumulation = batches.accumulation(config.global_batch_size, per_device, ranks, wanted)
-    schedule = Schedule(given["num_train_epochs"], int(given["max_steps"]), float(given["warmup_steps"] or 0))
+    schedule = Schedule(
+        float(given["num_train_epochs"]),
+        int(given["max_steps"]),
+        float(given["warmup_steps"] or 0),
+        Every(str(given["eval_strategy"]), given["eval_steps"] or given["logging_steps"]),
+        Every(str(given["save_strategy"]), given["save_steps"]),
+    )
     return batches.batches(prepared.report["train"]["kept"], ranks, per_device, accumulation, schedule)
 
 
 def _defaults(config: Config) -> dict[str, Any]:
-    import dataclasses
-
-    fields = dataclasses.fields(options.resolve(config.task.arguments_class))
-    return {field.name: field.default for field in fields if field.default is not dataclasses.MISSING}
+    return {name: option.default for name, option in options.of(config.task.arguments_class).items()}
 
 
 def _arguments(config: Config, chosen: Precision, sizes: Batches) -> dict[str, Any]:
@@ -115,38 +137,28 @@ def _arguments(config: Config, chosen: Precision, sizes: Batches) -> dict[str, A
         "use_cpu": precision.device().type == "cpu",
     }
     arguments = {**config.trainer, **config.task.trainer_options, **decided, **_checkpointing(config)}
-    try:
-        options.resolve(config.task.arguments_class)(output_dir="unused", **arguments)
-    except (ValueError, TypeError) as error:
-        raise UserError(f"trainer: {error}") from None
+    _check_accepted(config.task.arguments_class, arguments)
     return arguments
+
+
+def _check_accepted(class_path: str, arguments: dict[str, Any]) -> None:
+    """Refuse what the arguments class itself refuses; asking it imports the trainer, so its consent is kept.
+
+    Raises:
+        UserError: in the library's words.
+    """
+
+    def ask() -> dict[str, Any]:
+        try:
+            options.resolve(class_path)(output_dir="unused", **arguments)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"trainer: {error}") from None
+        return {"accepted": True}
+
+    inputs = [class_path, arguments, environment.device_name()]
+    cache.kept(f"accepted-{cache.digest(inputs)}", ask, lambda found: found == {"accepted": True})
 
 
 def _checkpointing(config: Config) -> dict[str, Any]:
     """Off for the adapters it would break; some arguments classes have it on."""
-    if config.adapter["method"] not in adapter.USES_CACHE:
-        return {}
-    if config.trainer.get("activation_checkpointing"):
-        raise UserError(f"trainer.activation_checkpointing does not work with adapter={config.adapter['method']}")
-    return {"activation_checkpointing": False}
-
-
-def _summary(config: Config, prepared: Prepared) -> ModelSummary:
-    """Count on a skeleton: names and shapes without weights."""
-    bare = model.skeleton(prepared.model_config, config.task, config.model.trust_remote_code)
-    total = sum(parameter.numel() for parameter in bare.parameters())
-    name = type(bare).__name__
-    adapted = adapter.apply(bare, config.adapter, config.task.peft_type, ())
-    trainable = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-    return ModelSummary(name, total, trainable, _adapted(adapted))
-
-
-def _adapted(adapted: Any) -> dict[str, int]:
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
-    found: dict[str, int] = {}
-    for name, module in adapted.named_modules():
-        if isinstance(module, BaseTunerLayer):
-            leaf = name.rpartition(".")[2]
-            found[leaf] = found.get(leaf, 0) + 1
-    return found
+    return {"activation_checkpointing": False} if config.adapter["method"] in USES_CACHE else {}

@@ -2,6 +2,7 @@
 
 config.yaml         the resolved config, `finetune train recipe=config.yaml` runs it again
 plan.json           what was decided before the first step; the only file a rank reads
+plan.md             the same, to be read
 questions.json      what is asked after training, where the recipe asks for generated answers
 metrics.jsonl       one object a line: step, epoch and raw numbers
 log.txt             what was said, with the time

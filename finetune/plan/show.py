@@ -1,47 +1,116 @@
-"""The plan as a person reads it: tables on a terminal, plain columns in a log."""
+"""The plan as a person reads it: sections of names and texts, on a terminal and as Markdown."""
 
 from collections.abc import Iterator
 
 from rich.console import Console
 from rich.table import Table
 
+from finetune.plan.catalogue import MARKS
 from finetune.plan.plan import Plan
+
+Rows = Iterator[tuple[str, str]]
 
 
 def show(plan: Plan, console: Console) -> None:
     """Print the plan."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for name, text in lines(plan):
-        table.add_row(f"[bold]{name}[/]", text)
-    console.print(table)
+    for title, rows in sections(plan):
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), title=title, title_justify="left",
+                      title_style="bold")  # fmt: skip
+        table.add_column(min_width=16)
+        for name, text in rows:
+            table.add_row(f"  {name}", text)
+        console.print(table)
 
 
-def lines(plan: Plan) -> Iterator[tuple[str, str]]:
-    """What to know before the first step, a line each."""
-    yield "task", f"{plan.config.task.name} ({plan.facts.get('problem_type') or plan.facts.get('layout', '')})"
+def markdown(plan: Plan) -> str:
+    """The same as a document."""
+    lines = [f"# Plan of {plan.config.name}", ""]
+    for title, rows in sections(plan):
+        lines += [f"## {title[0].upper()}{title[1:]}", "", "| | |", "|---|---|"]
+        lines += [f"| {name} | {_cell(text)} |" for name, text in rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", "<br>")
+
+
+def sections(plan: Plan) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Title, and names with their texts; a section without any is left out."""
+    found = {"model": _model, "rows": _rows, "steps": _steps, "environment": _environment, "checks": _checks,
+             "idle": _idle}  # fmt: skip
+    return [(title, rows) for title, of in found.items() if (rows := list(of(plan)))]
+
+
+def _model(plan: Plan) -> Rows:
     revision = f" at {plan.source.revision[:8]}" if plan.source.revision else ""
-    yield "model", f"{plan.model.architecture} from {plan.source.path}{revision}"
-    yield "trained", _trained(plan)
+    kind = plan.facts.get("problem_type") or plan.facts.get("layout", "")
+    yield "task", f"{plan.config.task.name} ({kind})"
+    yield "architecture", f"{plan.model.architecture} from {plan.source.path}{revision}"
+    yield "weights", f"{plan.model.parameters:,}: {_by_dtype(plan)}"
+    yield (
+        "trained",
+        f"{plan.model.trainable:,} ({plan.model.trainable / plan.model.parameters:.2%}), by {_method(plan)}",
+    )
+    for name, shapes in plan.model.adapted.items():
+        yield f"  {name}", ", ".join(f"{count} × ({shape})" for shape, count in shapes.items())
+    yield "new heads", ", ".join(plan.model.fresh) or "none"
+    yield "attention", plan.model.attention
+
+
+def _method(plan: Plan) -> str:
+    quantized = plan.config.quantization["method"]
+    return plan.config.adapter["method"] + (f" over {quantized}" if quantized != "none" else "")
+
+
+def _by_dtype(plan: Plan) -> str:
+    frozen = plan.model.parameters - plan.model.trainable
+    parts = [f"{plan.model.trainable:,} trained in {plan.precision.trainable}"]
+    if plan.config.adapter["method"] != "full":
+        stored = "the dtype of the checkpoint" if plan.precision.frozen == "auto" else plan.precision.frozen
+        parts.append(f"{max(frozen, 0):,} frozen in {stored}")
+    return ", ".join(parts)
+
+
+def _rows(plan: Plan) -> Rows:
     yield "columns", ", ".join(f"{role}={column}" for role, column in plan.facts.get("columns", {}).items())
     for split, account in plan.report.items():
         yield split, account_of(account)
+    yield "max_length", f"{plan.max_length:,} tokens"
+
+
+def _steps(plan: Plan) -> Rows:
     b = plan.batches
-    yield (
-        "batch",
-        f"{b.ranks} × {b.per_device} per device × {b.accumulation} accumulated = {b.global_batch} rows a step",
-    )
-    yield "steps", f"{b.total_steps} ({b.steps_per_epoch} an epoch), {b.warmup_steps} of them warm-up"
+    sizes = f"{b.ranks} × {b.per_device} per device × {b.accumulation} accumulated"
+    yield "batch", f"{sizes} = {b.global_batch} rows a step"
+    yield "steps", f"{b.total_steps:,} ({b.steps_per_epoch:,} an epoch), {b.warmup_steps:,} of them warm-up"
+    tokens = plan.report["train"]["notes"].get("tokens")
+    if tokens:
+        yield "tokens", f"{tokens:,} an epoch, {tokens * b.global_batch // max(b.rows, 1):,} a step"
+    yield "while training", f"{b.evaluations} evaluations, {b.checkpoints} checkpoints"
+
+
+def _environment(plan: Plan) -> Rows:
+    found = plan.environment
+    yield "device", f"{found['device']}; {found['ranks']} process, started by {found['launcher']}"
     yield "precision", f"{plan.precision.compute}, {plan.precision.reason}; trained weights {plan.precision.trainable}"
-    yield "device", plan.environment["device"]
+    yield "versions", ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    yield "variables", ", ".join(f"{name}={value}" for name, value in found["variables"].items()) or "none"
+    yield "credentials", ", ".join(f"{name}: {state}" for name, state in found["credentials"].items())
+
+
+def _checks(plan: Plan) -> Rows:
     for check in plan.checks:
-        yield "✓ " + check.name, check.detail
+        yield (
+            f"{MARKS[check.status]} {check.name}",
+            f"waived: {check.detail}" if check.status == "waived" else check.detail,
+        )
 
 
-def _trained(plan: Plan) -> str:
-    share = plan.model.trainable / plan.model.parameters
-    where = ", ".join(f"{name} × {count}" for name, count in plan.model.adapted.items())
-    counts = f"{plan.model.trainable:,} of {plan.model.parameters:,} weights ({share:.2%})"
-    return f"{counts} by {plan.config.adapter['method']}{' on ' + where if where else ''}"
+def _idle(plan: Plan) -> Rows:
+    for note in plan.notes:
+        yield "–", note
 
 
 def account_of(account: dict) -> str:

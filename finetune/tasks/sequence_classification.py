@@ -31,6 +31,10 @@ class SequenceClassification(Task):
     model_class: ClassVar[str] = "transformers.AutoModelForSequenceClassification"
     peft_type: ClassVar[str] = "SEQ_CLS"
     roles: ClassVar[tuple[str, ...]] = ("text", "text_pair", "label")
+    unread: ClassVar[dict[str, str]] = {
+        "tokenizer.chat_template": "texts are classified as they are, not rendered",
+        "evaluation.generation": "a classifier writes nothing",
+    }
 
     name: str = "sequence_classification"
     problem_type: Literal["auto", "single_label_classification", "multi_label_classification", "regression"] = "auto"

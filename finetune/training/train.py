@@ -19,7 +19,7 @@ from finetune.models.precision import DTYPES
 from finetune.plan import identity
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
-from finetune.training import checkpoint, generators, guards, ranks
+from finetune.training import checkpoint, generators, guards, ranks, resume
 from finetune.training.callbacks import Heartbeat, MetricsFile, MovingRanks
 from finetune.training.resuming import Resuming
 from finetune.training.saving import Lineage
@@ -77,12 +77,11 @@ def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
         trainer = assemble(plan, adapted, words, rows, evaluation, str(folder / "checkpoints"))
         # After the trainer is made: TRL casts the adapters of a quantized base to bf16.
         adapter.cast_trainable(adapted, DTYPES[plan.precision.trainable])
-        trainer.lineage = lineage(plan, folder)
+        begun = trainer.lineage = lineage(plan, folder)  # type: ignore[attr-defined]
         heartbeat = _watch(trainer, plan, folder, request)
         with heartbeat:
             generators.seed(generators.mixed(seeds["dropout"], ranks.rank()))
-            parent = trainer.lineage.parent
-            result = trainer.train(resume_from_checkpoint=str(parent) if parent else None)
+            result = trainer.train(resume_from_checkpoint=str(begun.parent) if begun.parent else None)
 
     trained = trainer.accelerator.unwrap_model(trainer.model)
     scores = evaluation(trained, rows["validation"])
@@ -116,32 +115,14 @@ def _go_back(folder: RunFolder, why: guards.RollBack) -> None:
 
 
 def lineage(plan: Plan, folder: RunFolder) -> Lineage:
-    """The newest whole checkpoint of this run, else the one the recipe names, else none; the same on every rank.
-
-    Raises:
-        UserError: the named one cannot be used.
-    """
-    began = folder.read("run.json")
-    found, error = ranks.attempt(lambda: _parent(plan, folder, began) if ranks.is_first() else None)
+    """Where this run comes from, the same on every rank; see `resume.parent`."""
+    found, error = ranks.attempt(lambda: resume.parent(plan, folder) if ranks.is_first() else None)
     if error:
         raise UserError(error)
-    parent = ranks.of_first(found)
+    parent, began = ranks.of_first(found), folder.read("run.json")
     if parent:
         log.info("going on from %s", parent)
     return Lineage(began["id"], began["identity"], parent)
-
-
-def _parent(plan: Plan, folder: RunFolder, began: dict[str, Any]) -> Path | None:
-    checkpoints, named = folder / "checkpoints", plan.config.trainer.get("resume_from_checkpoint")
-    checkpoint.sweep(checkpoints)
-    parent = checkpoint.newest(checkpoints, began["id"])
-    if parent or not named:
-        return parent
-    if wrong := checkpoint.fault(Path(named)):
-        raise UserError(f"trainer.resume_from_checkpoint={named}: {wrong}")
-    was, accepted = checkpoint.read(Path(named)).identity, plan.config.checkpoint.accept
-    identity.check(was, began["identity"], accepted, named)
-    return Path(named)
 
 
 def load_rows(plan: Plan, split: str) -> Dataset:

@@ -255,7 +255,9 @@ class TestMethods:
         found = compose([f"quantization={name}"]).values["quantization"]["method"]
         assert found in {*options.methods("quantization"), "none"}
 
-    @pytest.mark.parametrize("words", [("adapter=adalora",), ("quantization=gptq",), ("adapter=qlora",)])
+    @pytest.mark.parametrize(
+        "words", [("adapter=adalora",), ("quantization=gptq", "adapter=lora"), ("adapter=qlora",)]
+    )
     def test_a_method_is_accepted(self, config, words):
         config(*words)
 
@@ -280,6 +282,16 @@ class TestShippedFiles:
     """Keys that are the user's own names."""
 
     @staticmethod
+    def needed(choice):
+        """What a run with one option of a group needs besides."""
+        more = {
+            "publish=hub": ["publish.repo_id=me/x"],
+            "quantization=bnb_4bit": ["adapter=lora"],
+            "quantization=bnb_8bit": ["adapter=lora"],
+        }
+        return ["model.path=m", "dataset.path=d", *more.get(choice, [])]
+
+    @staticmethod
     def recipes_and_groups():
         for group, names in recipes.groups().items():
             yield from (f"{group}={name}" for name in names)
@@ -289,7 +301,7 @@ class TestShippedFiles:
     def test_each_key(self, choice):
         group, _, name = choice.partition("=")
         file = recipes.find(name) if group == "recipe" else recipes.CONF / group / f"{name}.yaml"
-        composed = compose([choice, *(() if group == "recipe" else ("model.path=m", "dataset.path=d"))])
+        composed = compose([choice, *(() if group == "recipe" else self.needed(choice))])
         check(composed)
         for key in origin.lines(file, "" if group == "recipe" else group):
             if not key.startswith(self.FREE):

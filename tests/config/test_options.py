@@ -4,9 +4,14 @@ import json
 
 import pytest
 
-from finetune.config import options
+from finetune.config import cache, options
+from finetune.config.derive import parameters
 
 METHODS = "methods-quantization"
+
+
+def derived(path):
+    return {each.name: each for each in parameters(options.resolve(path))}
 
 
 @pytest.fixture
@@ -71,13 +76,13 @@ class TestCache:
 
     def test_another_version_of_a_library_is_another_file(self, fresh, monkeypatch):
         options.methods("quantization")
-        monkeypatch.setattr(options, "version", lambda name: "0.0")
-        options._installed.cache_clear()
+        monkeypatch.setattr(cache, "version", lambda name: "0.0")
+        cache.installed.cache_clear()
         options.methods.cache_clear()
         try:
             options.methods("quantization")
         finally:
-            options._installed.cache_clear()
+            cache.installed.cache_clear()
         assert len(list(fresh.glob(f"{METHODS}-*.json"))) == 2
 
 
@@ -105,20 +110,20 @@ class TestDerived:
     @pytest.mark.parametrize("group", ["adapter", "quantization"])
     def test_every_method_has_options(self, group):
         for path in set(options.methods(group).values()):
-            assert dict(options._derive(path)) or path.endswith("QuarkConfig")  # takes **kwargs alone
+            assert derived(path) or path.endswith("QuarkConfig")  # takes **kwargs alone
 
     def test_types_are_known_of_a_class_whose_bases_live_elsewhere(self):
-        found = dict(options._derive(options.methods("adapter")["lora"]))
+        found = derived(options.methods("adapter")["lora"])
         assert found["r"].schema == {"type": "integer"}
         assert found["lora_dropout"].schema == {"type": "number"}
         assert found["inference_mode"].schema == {"type": "boolean"}
 
     def test_a_default_is_the_type_of_a_parameter_that_has_none(self):
-        found = dict(options._derive(options.methods("quantization")["bitsandbytes_4bit"]))
+        found = derived(options.methods("quantization")["bitsandbytes_4bit"])
         assert found["load_in_4bit"].schema == {"type": "boolean"}
         assert found["llm_int8_threshold"].schema == {"type": "number"}
         assert found["bnb_4bit_quant_storage"].schema == {}
 
     def test_the_type_of_nearly_every_option_of_peft_is_known(self):
-        found = [option for path in options.methods("adapter").values() for _, option in options._derive(path)]
+        found = [option for path in options.methods("adapter").values() for option in derived(path).values()]
         assert sum(not option.schema for option in found) < len(found) / 50

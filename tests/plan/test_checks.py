@@ -10,8 +10,8 @@ from finetune.errors import MachineError, MissingExtra, UserError
 from finetune.plan import checks
 
 
-def early(*more: str) -> dict[str, str]:
-    return {check.name: check.detail for check in checks.early(config(classify(*more)))}
+def early(*more: str, recipe=classify) -> dict[str, str]:
+    return {check.name: check.detail for check in checks.early(config(recipe(*more)))}
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_an_adapter_nobody_could_load_is_refused_before_it_is_trained(monkeypatc
 @pytest.mark.parametrize(("pattern", "message"), [("'(a'", "not a regular expression"), ("a+", "has no group")])
 def test_an_answer_pattern_that_finds_nothing_is_refused(pattern, message):
     with pytest.raises(UserError, match=message):
-        early(f"evaluation.generation.answer_pattern={pattern}")
+        early("evaluation.generation.rows=1", f"evaluation.generation.answer_pattern={pattern}", recipe=chat)
 
 
 def test_an_unknown_metric_is_refused():

@@ -1,0 +1,85 @@
+"""Keys that cannot stand together: each pair is known here by name, with what to write instead."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from finetune.config.compose import Composed
+from finetune.config.origin import nearest_origin
+from finetune.config.places import Chosen
+from finetune.config.unread import OFF, Read, reader
+from finetune.errors import Problem
+
+CHECKPOINTED = "trainer.activation_checkpointing"
+# Prefixes reach the layers as a cache, and recomputed layers get none.
+USES_CACHE = ("prefix_tuning", "cartridge")
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two keys at odds."""
+
+    key: str
+    other: str
+    holds: Callable[[Read], bool]
+    because: str
+    write: str
+
+
+CONFLICTS = (
+    Conflict(
+        "adapter.method",
+        "quantization.method",
+        lambda read: read("adapter.method") == "full" and read("quantization.method") not in ("none", None),
+        "a quantized base is frozen, so adapter=full would train nothing of it.",
+        "Write adapter=qlora, or quantization=none",
+    ),
+    Conflict(
+        "precision.trainable",
+        "precision.compute",
+        lambda read: read("precision.compute") == "fp16" and read("precision.trainable") == "bf16",
+        "the loss scaler of fp16 needs trained weights in fp32.",
+        "Write precision=bf16_pure, or leave precision.trainable out",
+    ),
+    Conflict(
+        "publish.repo_id",
+        "publish.to",
+        lambda read: read("publish.to") == "hub" and not read("publish.repo_id"),
+        "publish=hub needs the repository to publish to.",
+        "Write publish.repo_id=me/my-model",
+    ),
+    Conflict(
+        CHECKPOINTED,
+        "adapter.method",
+        lambda read: read("adapter.method") in USES_CACHE and read(CHECKPOINTED) not in OFF,
+        "this adapter reaches the layers as a cache, and layers that are computed again get none.",
+        f"Write {CHECKPOINTED}=false",
+    ),
+    Conflict(
+        "trainer.load_best_model_at_end",
+        "trainer.eval_strategy",
+        lambda read: read("trainer.load_best_model_at_end") is True and read("trainer.eval_strategy") in OFF,
+        "no model is the best where none is scored while training.",
+        "Write trainer.eval_strategy=epoch, or leave it out",
+    ),
+    Conflict(
+        "trainer.load_best_model_at_end",
+        "trainer.save_strategy",
+        lambda read: (
+            read("trainer.load_best_model_at_end") is True
+            and read("trainer.eval_strategy") not in OFF
+            and read("trainer.save_strategy") not in ("best", read("trainer.eval_strategy"))
+        ),
+        "the best model can only be loaded where each scored one is saved.",
+        "Write trainer.save_strategy as trainer.eval_strategy",
+    ),
+)
+
+
+def problems(composed: Composed, chosen: Chosen) -> Iterator[Problem]:
+    """Every pair of keys that cannot stand together."""
+    read = reader(composed, chosen)
+    for each in CONFLICTS:
+        if each.holds(read):
+            where = nearest_origin(each.key, composed.origins)
+            against = nearest_origin(each.other, composed.origins)
+            yield Problem(each.key, where, f"conflicts with {each.other} ({against}): {each.because}", each.write)

@@ -1,0 +1,148 @@
+"""The verbs: options in, outcomes printed. Each imports what it needs when called, so that `--help` loads nothing."""
+
+import argparse
+import re
+from pathlib import Path
+
+from finetune.errors import UserError
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train, evaluate, verify, and publish where asked."""
+    if options.multirun:
+        raise UserError("-m is kept for sweeps, which this version does not run; start one training for each point")
+    from finetune.config.check import load_config
+
+    config, composed = load_config(options.overrides)
+    from finetune import console
+    from finetune.run import run
+
+    with console.session():
+        console.conclude(run(config, composed.notes))
+
+
+def resume(options: argparse.Namespace) -> None:
+    """Go on with a run that was stopped, or extend one that is finished."""
+    from finetune import console
+    from finetune.run import resume
+
+    with console.session():
+        console.conclude(resume(options.run, options.overrides, options.back_to))
+
+
+def plan(options: argparse.Namespace) -> None:
+    """Check everything and say what a run would do."""
+    from finetune.config.check import load_config
+
+    config, composed = load_config(options.overrides)
+    from finetune import console
+    from finetune.plan import planned
+    from finetune.plan.catalogue import refuse_failed
+
+    folder = options.output or Path(config.output_dir).expanduser() / config.name / "plan"
+    with console.session():
+        made, _ = planned.planned(config, composed.notes)
+        console.show_plan(made)
+        planned.write(made, folder)
+        print(f"\nplan: {folder / 'plan.md'}")
+        refuse_failed(made.checks)
+
+
+def show(options: argparse.Namespace) -> None:
+    """The resolved config, or all that is known of the keys named."""
+    import yaml
+
+    from finetune.config import explain
+    from finetune.config.check import dump, load_config
+
+    keys = [word for word in options.overrides if re.fullmatch(r"[\w.]+", word)]
+    config, composed = load_config([word for word in options.overrides if word not in keys])
+    values = dump(config)
+    for key in keys:
+        for heading, text in explain.explained(key, values, composed):
+            print(f"{heading}: {text}" if heading == key else f"  {heading:<8} {text}")
+    if not keys and options.origin:
+        print(explain.annotated(values, composed), end="")
+    elif not keys:
+        print(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), end="")
+
+
+def diff(options: argparse.Namespace) -> None:
+    """How two recipes or two runs differ."""
+    from finetune.plan.compare import differences
+
+    for key, left, right in differences(options.left, options.right):
+        print(f"{key}\n  - {left}\n  + {right}")
+
+
+def data(options: argparse.Namespace) -> None:
+    """Rows as they would be trained."""
+    from finetune.config.check import load_config
+
+    config, _ = load_config(options.overrides)
+    from finetune import console
+    from finetune.data.prepare import prepare
+
+    with console.session():
+        console.show_rows(prepare(config), options.split, options.rows)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Score the model of a run."""
+    from finetune.plan.run_folder import find
+
+    folder = find(options.run)
+    from finetune import console
+    from finetune.artifacts.evaluate import evaluate
+
+    with console.session():
+        console.show_scores(evaluate(folder, options.split), {})
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Answer with the model of a run."""
+    from finetune.plan.run_folder import find
+
+    folder = find(options.run)
+    from finetune import console
+
+    with console.session():
+        console.answer(folder, options)
+
+
+def publish(options: argparse.Namespace) -> None:
+    """Upload the model of a run, or list what would be."""
+    from finetune.plan.run_folder import find
+
+    folder = find(options.run)
+    from finetune import console
+
+    with console.session():
+        console.publish(folder, options)
+
+
+def recipes(options: argparse.Namespace) -> None:
+    """List, show and copy recipes."""
+    from finetune.config import recipes
+
+    if options.action == "list" and options.name:
+        raise UserError(f"finetune recipes list takes no name; finetune recipes show {options.name} prints one")
+    if options.action == "list":
+        width = max(map(len, recipes.names()))
+        for name in recipes.names():
+            print(f"{name:<{width}}  {recipes.first_comment(recipes.find(name))}")
+        return
+    if not options.name:
+        raise UserError(f"finetune recipes {options.action} needs the name of a recipe; `finetune recipes` lists them")
+    if options.action == "show":
+        print(recipes.find(options.name).read_text(encoding="utf-8"), end="")
+    else:
+        print(recipes.copy(options.name, options.target))
+
+
+def doctor(_: argparse.Namespace) -> None:
+    """What this machine can do."""
+    from finetune import console
+    from finetune.doctor import diagnose
+
+    console.show_diagnosis(diagnose())
