@@ -41,6 +41,7 @@ TWO = tiny_runs.classify(
 )
 EVALUATED = ("trainer.eval_strategy=steps", "trainer.eval_steps=2", "trainer.save_steps=2")
 BEST = (*EVALUATED, "trainer.load_best_model_at_end=true", "trainer.metric_for_best_model=eval_loss")
+TIED = ("model.config={attention_dropout: 0.1, tie_word_embeddings: true}",)
 MATRIX: dict[str, tuple[Sequence[str], int]] = {
     f"{base} {name}": ([*recipe, *more], step)
     for base, recipe in {
@@ -48,6 +49,7 @@ MATRIX: dict[str, tuple[Sequence[str], int]] = {
         "classify lora": tiny_runs.classify(*SMALL, *LORA),
         "chat": tiny_runs.chat(*SMALL, "model.config={attention_dropout: 0.1}"),
         "chat lora": tiny_runs.chat(*SMALL, *LORA),
+        "chat tied": tiny_runs.chat(*SMALL, *TIED),
     }.items()
     for name, more, step in (
         ("mid-epoch", (), 8),
@@ -56,6 +58,7 @@ MATRIX: dict[str, tuple[Sequence[str], int]] = {
         ("after a whole run", ("trainer.logging_steps=5",), 12),
         ("workers", ("trainer.dataloader_num_workers=2",), 7),
         ("best model", BEST, 9),
+        ("by length", ("trainer.train_sampling_strategy=group_by_length",), 10),
         ("epochs", ("trainer.max_steps=-1", "trainer.num_train_epochs=2", "trainer.save_strategy=epoch"), 17),
     )
 }

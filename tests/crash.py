@@ -177,7 +177,7 @@ def planned_for_two(recipe: Sequence[str], folder: Path) -> RunFolder:
     with tiny_runs.own_caches(), pytest.MonkeyPatch.context() as patch:
         # Where the variable is set, making the trainer's arguments already waits for the other rank.
         patch.setattr(environment, "ranks", lambda: 2)
-        patch.setattr(checks, "_processes", lambda _: "2")
+        patch.setitem(checks.EARLY, "processes", lambda _: "2")
         made, prepared = run.planned(tiny_runs.config([*recipe, f"run_folder={folder}"]))
         return run.run_folder(made, prepared)
 

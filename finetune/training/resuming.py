@@ -41,6 +41,12 @@ class Loading:
             return
         adapter.restore(target, state.load(Path(resume_from_checkpoint), "trained"))
 
+    def _issue_warnings_after_load(self: Any, load_result: Any) -> None:
+        """What upstream warns of; tied weights are kept once, and are not missed."""
+        missing = set(load_result.missing_keys) - set(getattr(self.model, "all_tied_weights_keys", None) or {})
+        if wrong := sorted({*missing, *load_result.unexpected_keys}):
+            raise UserError(f"the checkpoint is of another model: {', '.join(wrong[:5])} do not agree")
+
     def _load_best_model(self: Any) -> None:
         if adapter.is_adapted(self.model):
             self._load_from_checkpoint(self.state.best_model_checkpoint)

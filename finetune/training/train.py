@@ -19,7 +19,7 @@ from finetune.models.precision import DTYPES
 from finetune.plan import identity
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
-from finetune.training import checkpoint, generators, guards, ranks, resume
+from finetune.training import checkpoint, generators, guards, ranks, resume, upstream
 from finetune.training.callbacks import Heartbeat, MetricsFile, MovingRanks
 from finetune.training.resuming import Resuming
 from finetune.training.saving import Lineage
@@ -54,7 +54,8 @@ def train(plan: Plan, folder: RunFolder, request: Request | None = None) -> Trai
     """
     while True:
         try:
-            return _train(plan, folder, request or Request())
+            with upstream.strict():
+                return _train(plan, folder, request or Request())
         except guards.RollBack as why:
             if ranks.is_first():
                 _go_back(folder, why)
