@@ -22,7 +22,8 @@ def seed(number: int) -> None:
 
 def mixed(*numbers: int) -> int:
     """One seed from several numbers, in which every one of them counts."""
-    return int(np.random.SeedSequence([number % 2**64 for number in numbers]).generate_state(1, np.uint64)[0] >> 1)
+    counted = [len(numbers), *(number % 2**64 for number in numbers)]
+    return int(np.random.SeedSequence(counted).generate_state(1, np.uint64)[0] >> 1)
 
 
 @contextmanager

@@ -54,14 +54,14 @@ class Finite(TrainerCallback):
         trainer.step_loss = loss
         # The loss scaler of fp16 finds its scale by overflowing gradients, and leaves those steps out.
         bad = not math.isfinite(loss) or not (math.isfinite(norm) or args.fp16)
-        if ranks.any_of(bad):
+        if step in self.skipped:
+            trainer.leave_out()
+        elif ranks.any_of(bad):
             what = (
                 f"{'loss' if not math.isfinite(loss) else 'grad_norm'} is {loss if not math.isfinite(loss) else norm}"
             )
             act(self.action, step, f"{what} at step {step}", NOT_FINITE)
             log.warning("step %d is left out: %s", step, what)
-            trainer.leave_out()
-        elif step in self.skipped:
             trainer.leave_out()
 
 

@@ -3,7 +3,7 @@ however often the run was stopped. Knows positions of rows, nothing of what is i
 
 A step takes the next `global_batch` rows of the epoch's order. They are cut into as many parts as there are
 micro-batches on all ranks: equal parts, but for the last step of an epoch, whose rows are spread as evenly as they go.
-So every row is seen once an epoch; only where fewer rows than ranks are left, some are seen by two.
+So every row is seen once an epoch; only where too few are left for every rank to have one, some are seen by two.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -71,9 +71,7 @@ def parts(order: np.ndarray, sizes: Sizes, rank: int) -> Iterator[np.ndarray]:
     for start in range(0, len(order), sizes.step):
         rows = order[start : start + sizes.step]
         count = -(-len(rows) // (sizes.per_device * sizes.ranks))
-        if len(rows) < sizes.ranks:
-            rows = np.resize(rows, sizes.ranks)
-        cut = np.array_split(rows, count * sizes.ranks)
+        cut = np.array_split(np.resize(rows, max(len(rows), count * sizes.ranks)), count * sizes.ranks)
         yield from cut[rank :: sizes.ranks]
 
 

@@ -72,7 +72,9 @@ class Loading:
         for each in self.callback_handler.callbacks:
             for name, value in stored.get(type(each).__name__, {}).get("attributes", {}).items():
                 setattr(each, name, value)
-        self.was_stopped = stored.get("TrainerControl", {}).get("args", {}).get("should_training_stop", False)
+        stopped = stored.get("TrainerControl", {}).get("args", {}).get("should_training_stop", False)
+        # At its last step a run stops as well; one that is made longer has not had it yet.
+        self.was_stopped = stopped and self.state.global_step < self.state.max_steps
 
     def _load_optimizer_and_scheduler(self: Any, source: str | None) -> None:
         if source is None or self.is_deepspeed_enabled or self.is_fsdp_enabled:

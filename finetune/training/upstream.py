@@ -38,10 +38,8 @@ REGISTRY = (
     Warned("transformers", "Could not locate the best model", "the last model would stand for the best one"),
     Warned("transformers", "right-padding was detected", "answers would be generated after padding. Write "
            "tokenizer.padding_side=left"),
-    Warned("bitsandbytes", "compiled without GPU support", "quantized layers would not run on the GPU. Install "
-           "bitsandbytes for this machine's CUDA"),
 )  # fmt: skip
-"""What means nothing is looked at elsewhere, better: it is muted."""
+"""One whose meaning is empty is looked at elsewhere, and better: it is muted."""
 
 
 @contextmanager

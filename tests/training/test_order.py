@@ -3,7 +3,6 @@
 import random
 
 import numpy as np
-import pytest
 import torch
 from accelerate.data_loader import skip_first_batches
 
@@ -19,30 +18,32 @@ def steps_of(rows: int, step: int, ranks: int, per_device: int, epoch: int = 0) 
     micro = [list(order.parts(order.shuffled(rows, 3, epoch), sizes, rank)) for rank in range(ranks)]
     assert {len(each) for each in micro} == {sizes.micro_batches}
     assert all(0 < len(part) <= per_device for each in micro for part in each)
-    cut = range(0, sizes.micro_batches, sizes.accumulation)
-    return [sorted(int(at) for each in micro for part in each[at : at + sizes.accumulation] for at in part) for at in cut]
+    found = []
+    for start in range(0, sizes.micro_batches, sizes.accumulation):
+        parts = [part for each in micro for part in each[start : start + sizes.accumulation]]
+        found.append(sorted(int(at) for part in parts for at in part))
+    return found
 
 
-@pytest.mark.parametrize(("rows", "step"), CASES)
-def test_the_rows_of_a_step_do_not_depend_on_the_number_of_ranks(rows, step):
-    alone = steps_of(rows, step, 1, 2)
-    for ranks, per_device in ((2, 2), (4, 1), (2, 1), (1, step)):
-        found = steps_of(rows, step, ranks, per_device)
-        if len(alone[-1]) >= ranks:
-            assert found == alone
-        else:
-            # Fewer rows than ranks are left: some are seen by two.
+def test_the_rows_of_a_step_do_not_depend_on_the_number_of_ranks():
+    for rows, step in CASES:
+        alone = steps_of(rows, step, 1, 2)
+        for ranks, per_device in ((2, 2), (4, 1), (2, 1), (1, step)):
+            found = steps_of(rows, step, ranks, per_device)
             assert found[:-1] == alone[:-1]
             assert set(found[-1]) == set(alone[-1])
+            # Every rank has a row in each of its micro-batches; what is left may be too few for it.
+            twice = len(found[-1]) - len(alone[-1])
+            assert 0 <= twice < ranks
+            assert not twice or per_device == 1 or len(alone[-1]) < ranks
 
 
-@pytest.mark.parametrize(("rows", "step"), CASES[:50])
-def test_every_row_is_seen_once_an_epoch_also_when_the_ranks_change_in_the_middle(rows, step):
-    before, after = steps_of(rows, step, 2, 2), steps_of(rows, step, 1, 4 if step >= 4 else 2)
-    middle = len(after) // 2
-    seen = [at for each in [*before[:middle], *after[middle:]] for at in each]
-    assert sorted(set(seen)) == list(range(rows))
-    assert len(seen) - rows <= 1
+def test_every_row_is_seen_once_an_epoch_also_when_the_ranks_change_in_the_middle():
+    for rows, step in CASES:
+        before, after = steps_of(rows, step, 2, 2), steps_of(rows, step, 1, 4)
+        middle = len(after) // 2
+        seen = [at for each in [*before[:middle], *after[middle:]] for at in each]
+        assert sorted(seen) == list(range(rows))
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():
