@@ -57,9 +57,7 @@ class Finite(TrainerCallback):
         if step in self.skipped:
             trainer.leave_out()
         elif ranks.any_of(bad):
-            what = (
-                f"{'loss' if not math.isfinite(loss) else 'grad_norm'} is {loss if not math.isfinite(loss) else norm}"
-            )
+            what = f"grad_norm is {norm}" if math.isfinite(loss) else f"loss is {loss}"
             act(self.action, step, f"{what} at step {step}", NOT_FINITE)
             log.warning("step %d is left out: %s", step, what)
             trainer.leave_out()
@@ -86,6 +84,8 @@ class Spikes(TrainerCallback, ExportableState):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Compare with the window of recent losses."""
+        if self.trainer.is_left_out:
+            return
         loss, step = self.trainer.step_loss, state.global_step + 1
         usual = self._usual()
         is_spike = usual is not None and loss > usual
@@ -121,7 +121,7 @@ class Reached(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
         """Look at items and gradients."""
-        if self.trainer.step_items == 0:
+        if self.trainer.step_items == 0 and not self.trainer.is_left_out:
             self._found(f"step {state.global_step + 1} has nothing to train on: every label is masked")
         if self.steps >= FIRST_STEPS:
             return

@@ -20,6 +20,7 @@ class Watched:
     norm: Any = None
     items: Any = None
     before: torch.Tensor
+    is_left_out = False
 
     def training_step(self: Any, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         """As upstream's, remembered."""
@@ -40,6 +41,7 @@ class Watched:
     def begin_step(self: Any) -> None:
         """Forget the step before."""
         self.losses, self.norm, self.items, self.before = [], None, None, self._tr_loss.clone()
+        self.is_left_out = False
 
     def read_step(self: Any) -> tuple[float, float, float | None]:
         """Loss, norm of the gradient and number of trained items of this rank, in one transfer from its device."""
@@ -51,6 +53,7 @@ class Watched:
 
     def leave_out(self: Any) -> None:
         """Take nothing of this step: no weight moves, and its loss is not logged."""
+        self.is_left_out = True
         self._tr_loss.copy_(self.before)
         # The loss scaler of fp16 leaves a step out by itself, and fails where there is no gradient at all.
         if not self.args.fp16:

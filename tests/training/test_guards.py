@@ -50,7 +50,7 @@ def test_going_back_leaves_out_the_steps_since_the_last_checkpoint(tmp_path):
 
 
 def trainer_of(model: torch.nn.Module, items: float | None = 1.0) -> SimpleNamespace:
-    return SimpleNamespace(model=model, step_items=items, step_loss=1.0)
+    return SimpleNamespace(model=model, step_items=items, step_loss=1.0, is_left_out=False)
 
 
 def run_steps(guard: guards.Reached, model: torch.nn.Module, count: int = guards.FIRST_STEPS) -> None:
@@ -104,7 +104,7 @@ def test_weights_too_coarse_for_their_steps_are_said(caplog):
 
 
 def spikes(action: str, losses: list[float]) -> guards.Spikes:
-    trainer = SimpleNamespace(step_loss=0.0)
+    trainer = SimpleNamespace(step_loss=0.0, is_left_out=False)
     guard = guards.Spikes(trainer, action)
     for step, loss in enumerate(losses):
         trainer.step_loss = loss
@@ -124,6 +124,14 @@ def test_a_loss_far_above_its_recent_values_is_said_or_acted_on(caplog):
         spikes("stop", [*USUAL, 9.0])
     with pytest.raises(guards.RollBack):
         spikes("rollback", [*USUAL, 9.0])
+
+
+def test_a_spike_that_is_left_out_is_not_met_again():
+    trainer = SimpleNamespace(step_loss=9.0, is_left_out=True)
+    guard = guards.Spikes(trainer, "rollback")
+    guard.recent = list(USUAL)
+    guard.on_pre_optimizer_step(None, SimpleNamespace(global_step=40), None)
+    assert guard.recent == USUAL
 
 
 def test_the_window_of_losses_goes_with_the_checkpoint():
