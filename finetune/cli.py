@@ -80,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     resume.add_argument("--back-to", type=int, metavar="STEP", help="an earlier checkpoint; later ones are set aside")
     plan = _config_verb(added, "plan", "check everything and say what a run would do, without training", verbs.plan)
     plan.add_argument("--output", type=Path, metavar="DIR", help="for plan.json and plan.md (default: runs/NAME/plan)")
+    rehearse = _config_verb(added, "rehearse", "run a whole recipe shrunk, on the processor", verbs.rehearse)
+    rehearse.add_argument("--model-type", help="what the model is, such as llama, where that cannot be found out")
+    rehearse.add_argument("--keep", type=Path, metavar="DIR", help="keep everything in this new folder")
     show = _config_verb(added, "show", "print the resolved config, or explain the keys named", verbs.show)
     show.add_argument("--origin", action="store_true", help="say behind each value where it is from")
     diff = _verb(added, "diff", "say how two recipes or two runs differ", verbs.diff)
@@ -122,7 +125,20 @@ class _Parser(argparse.ArgumentParser):
         self.exit(USER, f"finetune: {message}\n")
 
 
-VERBS = ("train", "resume", "plan", "show", "diff", "data", "evaluate", "predict", "publish", "recipes", "doctor")
+VERBS = (
+    "train",
+    "resume",
+    "plan",
+    "rehearse",
+    "show",
+    "diff",
+    "data",
+    "evaluate",
+    "predict",
+    "publish",
+    "recipes",
+    "doctor",
+)
 
 
 def _verb(added: "argparse._SubParsersAction[_Parser]", name: str, text: str, verb: Verb) -> argparse.ArgumentParser:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from finetune.data.prepare import Prepared
     from finetune.doctor import Finding
     from finetune.plan.plan import Plan
+    from finetune.rehearse.rehearse import Stage
+    from finetune.rehearse.shrink import Replaced
 
 # Markup is off: user data and paths may hold square brackets.
 console = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=not sys.stdout.isatty())
@@ -94,6 +96,15 @@ def conclude(folder: RunFolder) -> None:
 
 def _better(score: float, baseline: float, greater: bool) -> bool:
     return score > baseline if greater else score < baseline
+
+
+def show_rehearsal(stages: Iterable[Replaced | Stage]) -> None:
+    """Print what is replaced and each stage that worked, as they come."""
+    seconds = 0.0
+    for stage in stages:
+        console.print(str(stage), markup=False, highlight=False)
+        seconds += getattr(stage, "seconds", 0.0)
+    console.print(f"rehearsed in {seconds:.0f} s", markup=False, highlight=False)
 
 
 def show_rows(prepared: Prepared, split: str, count: int) -> None:

@@ -1,6 +1,7 @@
 """The verbs: options in, outcomes printed. Each imports what it needs when called, so that `--help` loads nothing."""
 
 import argparse
+import os
 import re
 from pathlib import Path
 
@@ -46,6 +47,20 @@ def plan(options: argparse.Namespace) -> None:
         planned.write(made, folder)
         print(f"\nplan: {folder / 'plan.md'}")
         refuse_failed(made.checks)
+
+
+def rehearse(options: argparse.Namespace) -> None:
+    """Run the whole recipe shrunk."""
+    from finetune.config.check import load_config
+
+    config, _ = load_config(options.overrides)
+    # Read when torch is imported: a rehearsal computes on the processor, which every machine has.
+    os.environ |= {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
+    from finetune import console
+    from finetune.rehearse.rehearse import in_folder
+
+    with console.session():
+        console.show_rehearsal(in_folder(config, options.keep, options.model_type))
 
 
 def show(options: argparse.Namespace) -> None:

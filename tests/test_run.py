@@ -27,10 +27,11 @@ from tiny_runs import (
 )
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from finetune import run, worker
+from finetune import worker
 from finetune.artifacts import card, evaluate, verify
 from finetune.errors import UserError
 from finetune.plan import frozen
+from finetune.plan.planned import planned
 
 QUICK = ("trainer.max_steps=4", "trainer.save_strategy='no'", "evaluation.baseline=false")
 CLASSIFY_LORA = ("adapter=lora", "adapter.lora_dropout=0")
@@ -392,4 +393,4 @@ def test_a_bf16_base_with_a_fresh_head_trains_and_reloads_where_products_are_fp3
 )
 def test_what_could_only_fail_later_is_refused_before_data_is_touched(overrides, said):
     with pytest.raises(UserError, match=said):
-        run.planned(config(chat(*overrides)))
+        planned(config(chat(*overrides)))

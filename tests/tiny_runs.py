@@ -25,6 +25,7 @@ from finetune import cli, run, worker
 from finetune.artifacts import verify
 from finetune.config.check import load_config
 from finetune.config.schema import Config
+from finetune.plan.planned import planned
 from finetune.plan.run_folder import RunFolder, find
 
 LABELS = {"animal": "cat dog cow hen", "plant": "oak elm fir ivy", "stone": "ore gem jet tin"}
@@ -178,7 +179,7 @@ def config(arguments: Sequence[str]) -> Config:
 def worked(arguments: Sequence[str], folder: Path) -> RunFolder:
     """A run up to its saved model, without the fresh process that verifies it."""
     with own_caches():
-        made, prepared = run.planned(config([*arguments, f"output_dir={folder}"]))
+        made, prepared = planned(config([*arguments, f"output_dir={folder}"]))
         found = run.frozen_folder(made, prepared)
         worker.work(found)
     return found

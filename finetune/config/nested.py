@@ -14,6 +14,8 @@ from finetune.config.options import Option, of, stored
 Node = dict[str, Any]
 TAKEN = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "kwargs"}
 """What the Trainer itself gives to a schedule."""
+INTERNAL = ("max_new_tokens", "transformers_version", "pad_token_id")
+"""Of a generation config: what another key or nobody decides."""
 DECIDED_BY = {"lr_scheduler_kwargs": "lr_scheduler_type", "optim_args": "optim"}
 """Option to the neighbour whose value decides what is in it."""
 
@@ -80,6 +82,18 @@ def _checkpointing(_: Node) -> dict[str, Option]:
         return _without(known, {"function", "context_fn"}) | {"preserve_rng_state": Option({"type": "boolean"})}
 
     return stored("activation-checkpointing", derive)
+
+
+def generation() -> dict[str, Option]:
+    """What decoding takes: the attributes of the library's config, which names them nowhere else."""
+
+    def derive() -> dict[str, Option]:
+        from transformers import GenerationConfig
+
+        known = vars(GenerationConfig())
+        return {name: Option({}, default=None) for name in known if not name.startswith("_") and name not in INTERNAL}
+
+    return stored("generation", derive)
 
 
 NESTED: dict[str, Callable[[Node], dict[str, Option]]] = {

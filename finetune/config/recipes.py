@@ -14,6 +14,8 @@ PACKAGE = Path(__file__).parent.parent
 HOME = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent
 CONF = HOME / "conf"
 RECIPES = HOME / "recipes"
+OFFLINE = RECIPES / "offline.yaml"
+"""What is known of models and data sets without the Hub; not a recipe."""
 SCHEME = "recipes://"
 SUFFIXES = (".yaml", ".yml")
 FURTHER = "`finetune recipes` lists them; a file of your own is written ./mine.yaml."
@@ -21,7 +23,8 @@ FURTHER = "`finetune recipes` lists them; a file of your own is written ./mine.y
 
 def names() -> list[str]:
     """Every shipped recipe, as it is written after `recipe=`."""
-    return sorted(file.relative_to(RECIPES).with_suffix("").as_posix() for file in RECIPES.rglob("*.yaml"))
+    files = (file for file in RECIPES.rglob("*.yaml") if file != OFFLINE)
+    return sorted(file.relative_to(RECIPES).with_suffix("").as_posix() for file in files)
 
 
 @cache

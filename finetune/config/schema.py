@@ -115,6 +115,8 @@ class GenerationConfig:
     rows: Count = 0
     """Validation rows answered by generation after training; 0 generates nothing."""
     max_new_tokens: Positive = 256
+    generation_config: dict[str, Any] = field(default_factory=dict)
+    """Options of transformers' GenerationConfig, such as `temperature`; without any, decoding is greedy."""
     answer_pattern: str | None = None
     """A regular expression whose first group is the answer to compare, such as `#### (.+)`."""
 

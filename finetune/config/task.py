@@ -127,6 +127,16 @@ class Task:
         """The scores as reported: derived ones added, names the field's own."""
         return scores
 
+    def example(self, columns: dict[str, str]) -> list[dict[str, Any]]:
+        """A few raw rows that the task can learn from, made up, for a rehearsal without the data.
+
+        Args:
+            columns: role to column, as the user named them; roles left out have columns of their usual names.
+        Raises:
+            UserError: the task makes up no rows.
+        """
+        raise UserError(f"task={self.name} makes up no rows, so it is rehearsed on its own data: dataset.path=FILE")
+
     def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, str]:
         """For tasks that generate: what the model is asked of a raw row, and the answer the row gives."""
         raise NotImplementedError

@@ -14,6 +14,9 @@ from finetune.errors import Problem
 
 NOTHING = {"adapter": "full", "quantization": "none"}
 """The method that uses nothing, of each group that has methods."""
+GENERATION = "evaluation.generation.generation_config"
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+"""Read where answers are drawn, which `do_sample` decides."""
 WORDS = {
     "number": "a number",
     "integer": "a whole number",
@@ -38,6 +41,26 @@ def problems(composed: Composed, chosen: Chosen) -> Iterator[Problem]:
         node = composed.values.get(group)
         if isinstance(node, dict):
             yield from _group(group, node, composed, chosen)
+    yield from _generation(composed)
+
+
+def _generation(composed: Composed) -> Iterator[Problem]:
+    """How answers are decoded, in transformers' own words."""
+    node: Any = composed.values
+    for part in GENERATION.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    for name in node if isinstance(node, dict) else ():
+        if name not in nested.generation():
+            key = f"{GENERATION}.{name}"
+            hint = did_you_mean(str(name), nested.generation())
+            what = "is not an option of transformers.GenerationConfig that is decided here."
+            yield Problem(key, nearest_origin(key, composed.origins), what, hint)
+        elif name in SAMPLING and not node.get("do_sample"):
+            key = f"{GENERATION}.{name}"
+            what = "is set, and nothing reads it: greedy decoding draws nothing."
+            yield Problem(
+                key, nearest_origin(key, composed.origins), what, f"Write {GENERATION}.do_sample=true as well"
+            )
 
 
 def _group(group: str, node: dict[Any, Any], composed: Composed, chosen: Chosen) -> Iterator[Problem]:

@@ -155,3 +155,21 @@ def text(row: dict[str, Any], columns: dict[str, str]) -> str:
     if not isinstance(value, str) or not value.strip():
         raise RowError("no text")
     return value
+
+
+def example(columns: dict[str, str]) -> list[dict[str, Any]]:
+    """Made-up rows in the first layout that takes the named columns.
+
+    Args:
+        columns: role to column; other roles are columns of the same name.
+    Raises:
+        UserError: no layout has these roles.
+    """
+    said = {"user": "What is it?", "assistant": "It is a cat."}
+    turns = [{"role": role, "content": content} for role, content in said.items()]
+    values = {"messages": turns, "conversations": turns, **dict.fromkeys(("output", "completion"), said["assistant"])}
+    for layout in LAYOUTS.values():
+        if set(columns) <= {*layout.needs, *layout.optional}:
+            roles = (*layout.needs, *(role for role in layout.optional if role in columns))
+            return [{columns.get(role, role): values.get(role, said["user"]) for role in roles}]
+    raise UserError(f"dataset.columns: no chat layout has the roles {', '.join(columns)} together")

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 from datasets import Dataset, load_from_disk
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -36,6 +37,11 @@ class Prepared:
     def rows(self, split: str) -> Dataset:
         """The prepared rows of a split, memory-mapped."""
         return load_from_disk(str(self.folder / split))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest training row."""
+        return int(pc.max(pc.list_value_length(self.rows("train").data.column("input_ids"))).as_py())
 
 
 def prepare(config: Config) -> Prepared:

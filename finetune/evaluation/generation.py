@@ -1,4 +1,4 @@
-"""Generated answers against the answers of the data: greedy, with the share that hit the token limit."""
+"""Generated answers against the answers of the data, with the share that hit the token limit."""
 
 import re
 from collections.abc import Sequence
@@ -23,7 +23,8 @@ def answer_all(
     model.eval()
     prompts = [question["prompt"] for question in questions]
     with autocast(compute):
-        found = list(task.predict(model, tokenizer, prompts, {"max_new_tokens": config.max_new_tokens}))
+        options = {"max_new_tokens": config.max_new_tokens, "generation_config": config.generation_config}
+        found = list(task.predict(model, tokenizer, prompts, options))
     model.train(was_training)
     return [_marked(question, given, config.answer_pattern) for question, given in zip(questions, found, strict=True)]
 

@@ -26,9 +26,8 @@ def apply(model: PreTrainedModel, adapter: dict[str, Any], peft_type: str | None
     """
     if adapter["method"] == FULL:
         return model
-    config = build(model, adapter, peft_type, fresh)
     try:
-        return get_peft_model(model, config)
+        return get_peft_model(model, build(model, adapter, peft_type, fresh))
     except (ValueError, TypeError) as error:
         raise UserError(f"adapter={adapter['method']} does not fit {type(model).__name__}: {error}") from None
 

@@ -1,4 +1,4 @@
-"""Answers from a causal language model: greedy, left-padded, in batches."""
+"""Answers from a causal language model: greedy unless asked otherwise, left-padded, in batches."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BATCH = 8
+GREEDY = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
 
 
 @dataclass(frozen=True)
@@ -19,16 +20,17 @@ class Answer:
 
 
 def answers(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Any], max_new_tokens: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Any], options: dict[str, Any]
 ) -> Iterator[Answer]:
     """One answer a prompt, in order.
 
     Args:
         prompts: texts, or conversations as lists of messages that end with what is to be answered.
+        options: of transformers' GenerationConfig.
     """
     rows = [_ids(tokenizer, prompt) for prompt in prompts]
     for start in range(0, len(rows), BATCH):
-        yield from _batch(model, tokenizer, rows[start : start + BATCH], max_new_tokens)
+        yield from _batch(model, tokenizer, rows[start : start + BATCH], options)
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
@@ -42,19 +44,11 @@ def _ids(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
 
 @torch.no_grad()
 def _batch(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], max_new_tokens: int
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], options: dict[str, Any]
 ) -> Iterator[Answer]:
     padded = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt", verbose=False)
     inputs = {name: tensor.to(model.device) for name, tensor in padded.items()}
-    output = model.generate(  # type: ignore[operator]
-        **inputs,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        temperature=None,
-        top_p=None,
-        top_k=None,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    output = model.generate(**inputs, **GREEDY | options, pad_token_id=tokenizer.pad_token_id)  # type: ignore[operator]
     stops = model.generation_config.eos_token_id
     stops = {stops} if isinstance(stops, int) else set(stops or [])
     for row in output[:, inputs["input_ids"].shape[1] :].tolist():

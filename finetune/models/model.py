@@ -39,21 +39,38 @@ def config(model: ModelConfig, source: Source, task: Task, facts: Facts) -> Pret
     Raises:
         UserError: there is no config at the source, or an override it does not have.
     """
+    found = stated(model, source)
+    found.update(task.model_kwargs(facts))
+    return found
+
+
+def stated(model: ModelConfig, source: Source) -> PretrainedConfig:
+    """The architecture as its own config states it, with what the recipe overrides.
+
+    Raises:
+        UserError: there is no config at the source, or an override it does not have.
+    """
     try:
         found = AutoConfig.from_pretrained(
             source.path, revision=source.revision, trust_remote_code=model.trust_remote_code
         )
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"model.path={model.path}: no model config can be read there: {str(error).splitlines()[0]}"
-        ) from None
-    for name, value in model.config.items():
-        if name not in found.to_dict():
-            hint = did_you_mean(name, found.to_dict())
-            raise UserError(f"model.config.{name}: {found.model_type} has no such value. {hint}".rstrip())
-        _set(found, name, value)
-    found.update(task.model_kwargs(facts))
+        raise UserError(f"model.path={model.path}: no model config can be read there: {_first_line(error)}") from None
+    override(found, model.config)
     return found
+
+
+def override(config: PretrainedConfig, values: dict[str, Any]) -> None:
+    """Set values of the architecture that a recipe writes.
+
+    Raises:
+        UserError: the architecture has no such value, or it cannot be this.
+    """
+    for name, value in values.items():
+        if name not in config.to_dict():
+            hint = did_you_mean(name, config.to_dict())
+            raise UserError(f"model.config.{name}: {config.model_type} has no such value. {hint}".rstrip())
+        _set(config, name, value)
 
 
 def _set(config: PretrainedConfig, name: str, value: Any) -> None:
@@ -67,7 +84,8 @@ def skeleton(config: PretrainedConfig, task: Task, model: ModelConfig) -> PreTra
     """The architecture on the meta device: names and shapes, no memory.
 
     Raises:
-        UserError: the architecture has no head for the task.
+        UserError: the architecture has no head for the task, or does not take the attention asked for.
+        MachineError: a package of that attention is not installed.
     """
     try:
         with torch.device("meta"):
@@ -77,11 +95,19 @@ def skeleton(config: PretrainedConfig, task: Task, model: ModelConfig) -> PreTra
                 trust_remote_code=model.trust_remote_code,
             )
             return bare
-    except ValueError:
+    except ImportError as error:
+        raise MachineError(f"model.attn_implementation={model.attn_implementation}: {_first_line(error)}") from None
+    except ValueError as error:
+        if "Unrecognized configuration class" not in str(error):
+            raise UserError(f"model.path={model.path}: {_first_line(error)}") from None
         kind = task.model_class.rpartition(".")[2]
         raise UserError(
             f"task={task.name}: {config.model_type} has no {kind}. Choose another model or task."
         ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def load(
@@ -105,9 +131,9 @@ def load(
             output_loading_info=True,
         )
     except OSError as error:
-        raise UserError(f"model.path={model.path}: its weights cannot be read: {str(error).splitlines()[0]}") from None
+        raise UserError(f"model.path={model.path}: its weights cannot be read: {_first_line(error)}") from None
     except ImportError as error:
-        raise MachineError(f"model.path={model.path}: {str(error).splitlines()[0]}") from None
+        raise MachineError(f"model.path={model.path}: {_first_line(error)}") from None
     quantizers.keep_differentiable(base)
     fresh = fresh_modules(base, info["missing_keys"])
     if fresh:

@@ -67,15 +67,16 @@ def _resolve(path: str, revision: str | None, fallback: str | None) -> Source:
         return Source(str(local))
     try:
         return _on_hub(path, revision)
-    except _UnreachableError as error:
+    except UnreachableError as error:
         if fallback is None:
-            raise UserError(f"model.path={path}: {error}. Write a folder, or a Hub id that can be reached.") from None
+            what = f"model.path={path}: {error}. Write a folder, or a Hub id that can be reached."
+            raise UnreachableError(what) from None
         log.warning("model.path=%s: %s; model.fallback_path=%s is used instead", path, error, fallback)
     local = _local(fallback)
     return Source(str(local), is_fallback=True) if local else _on_hub(fallback, None)
 
 
-class _UnreachableError(Exception):
+class UnreachableError(UserError):
     """The Hub does not answer, which says nothing about the repository."""
 
 
@@ -117,7 +118,7 @@ def _on_hub(path: str, revision: str | None) -> Source:
 
     Raises:
         UserError: there is no such repository or revision, or this user may not read it.
-        _UnreachableError: the Hub does not answer, and the cache does not hold the weights.
+        UnreachableError: the Hub does not answer, and the cache does not hold the weights.
     """
     try:
         return Source(path, HfApi().model_info(path, revision=revision, timeout=TIMEOUT).sha)
@@ -132,7 +133,7 @@ def _on_hub(path: str, revision: str | None) -> Source:
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HTTPError, OSError) as error:
         if cached := _from_cache(path, revision):
             return cached
-        raise _UnreachableError(f"it is not a folder here, and the Hub cannot be reached ({_kind(error)})") from None
+        raise UnreachableError(f"it is not a folder here, and the Hub cannot be reached ({_kind(error)})") from None
     raise UserError(f"model.path={path}: {reason}. Write a folder, or a Hub id that can be reached.")
 
 

@@ -16,6 +16,7 @@ from finetune.models.source import Source
 from finetune.plan import batches, checks, environment
 from finetune.plan.batches import Batches, Every, Schedule
 from finetune.plan.catalogue import Check, refuse_failed
+from finetune.plan.costs import Costs, Run, costs
 from finetune.plan.summary import ModelSummary, summary
 
 Value = TypeVar("Value")
@@ -37,6 +38,7 @@ class Plan:
     arguments: dict[str, Any]
     """What the arguments class of the task's trainer is given, except the folder."""
     model: ModelSummary
+    costs: Costs
     environment: dict[str, Any]
     checks: list[Check]
     notes: list[str]
@@ -57,6 +59,7 @@ def make(config: Config, prepared: Prepared, early: list[Check], notes: Sequence
     sizes = closing.value("batches", lambda: _batches(config, prepared))
     found = closing.value("model", lambda: summary(config, prepared))
     arguments = closing.value("trainer", lambda: _arguments(config, chosen, sizes) if chosen and sizes else {})
+    spent = closing.value("costs", lambda: _costs(config, prepared, chosen, sizes, arguments) if found else None)
     refuse_failed(closing.failed)
     return Plan(
         config=config,
@@ -70,7 +73,8 @@ def make(config: Config, prepared: Prepared, early: list[Check], notes: Sequence
         arguments=arguments,
         model=found,
         environment=environment.describe(),
-        checks=[*early, *checks.late(config, prepared, sizes)],
+        costs=spent,
+        checks=[*early, *checks.late(config, prepared, sizes, spent)],
         notes=list(notes),
     )
 
@@ -99,7 +103,7 @@ def as_json(plan: Plan) -> dict[str, Any]:
 
 def from_json(values: dict[str, Any]) -> Plan:
     """A plan from what `as_json` gave."""
-    typed = {"source": Source, "precision": Precision, "batches": Batches, "model": ModelSummary}
+    typed = {"source": Source, "precision": Precision, "batches": Batches, "model": ModelSummary, "costs": Costs}
     parts = {name: kind(**values[name]) for name, kind in typed.items()}
     config = check.read(values["config"])
     return Plan(**{**values, **parts, "config": config, "checks": [Check(**item) for item in values["checks"]]})
@@ -118,6 +122,10 @@ def _batches(config: Config, prepared: Prepared) -> Batches:
         Every(str(given["save_strategy"]), given["save_steps"]),
     )
     return batches.batches(prepared.report["train"]["kept"], ranks, per_device, accumulation, schedule)
+
+
+def _costs(config: Config, prepared: Prepared, chosen: Precision, sizes: Batches, arguments: dict[str, Any]) -> Costs:
+    return costs(Run(config, prepared, chosen, sizes, _defaults(config) | arguments))
 
 
 def _defaults(config: Config) -> dict[str, Any]:

@@ -38,8 +38,10 @@ def _cell(text: str) -> str:
 
 def sections(plan: Plan) -> list[tuple[str, list[tuple[str, str]]]]:
     """Title, and names with their texts; a section without any is left out."""
-    found = {"model": _model, "rows": _rows, "steps": _steps, "environment": _environment, "checks": _checks,
-             "idle": _idle}  # fmt: skip
+    found = {
+        "model": _model, "rows": _rows, "steps": _steps, "costs": _costs, "environment": _environment,
+        "checks": _checks, "idle": _idle,
+    }  # fmt: skip
     return [(title, rows) for title, of in found.items() if (rows := list(of(plan)))]
 
 
@@ -89,6 +91,30 @@ def _steps(plan: Plan) -> Rows:
     if tokens:
         yield "tokens", f"{tokens:,} an epoch, {tokens * b.global_batch // max(b.rows, 1):,} a step"
     yield "while training", f"{b.evaluations} evaluations, {b.checkpoints} checkpoints"
+
+
+def _costs(plan: Plan) -> Rows:
+    costs = plan.costs
+    most = costs.moments[costs.peak_moment]
+    parts = ", ".join(f"{part} {_gib(size)}" for part, size in most.items() if size)
+    yield "memory", f"{_gib(costs.needed)} on {costs.device} at the {costs.peak_moment}"
+    yield "  of that", f"{parts}, reserve {_gib(costs.reserve)}"
+    for note in costs.notes:
+        yield "  not counted", note
+    disk = costs.disk
+    yield "disk", f"{disk['kept']} checkpoints of {_gib(disk['checkpoint'])} at most, model {_gib(disk['model'])}"
+    time = costs.duration
+    yield "time", f"{_time(time['low'])} to {_time(time['high'])}: {time['source']}" if time else "not known here"
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB" if size >= 2**27 else f"{size / 2**20:.0f} MiB"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _environment(plan: Plan) -> Rows:

@@ -11,6 +11,7 @@ from typing import Any
 from finetune.config.cache import digest, kept
 from finetune.config.schema import Config
 from finetune.data.prepare import Prepared
+from finetune.plan.skeletons import Skeletons
 
 # Raised when the counting changes.
 VERSION = 1
@@ -50,12 +51,11 @@ def _is_summary(found: Any) -> bool:
 
 
 def _counted(config: Config, prepared: Prepared, stored: list[str] | None) -> ModelSummary:
-    from finetune.models import adapter, model
-
-    bare = model.skeleton(prepared.model_config, config.task, config.model)
+    skeletons = Skeletons(config, prepared)
+    bare = skeletons.base()
     total = sum(parameter.numel() for parameter in bare.parameters())
     name, attention, fresh = type(bare).__name__, str(bare.config._attn_implementation), _fresh(bare, stored)
-    adapted = adapter.apply(bare, config.adapter, config.task.peft_type, tuple(fresh))
+    adapted = skeletons.adapted(config.adapter, tuple(fresh))
     trainable = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     return ModelSummary(name, total, trainable, _adapted(adapted), fresh, attention)
 

@@ -125,6 +125,12 @@ class SequenceClassification(Task):
                 logits = model(**encoded).logits[0].float().cpu()
             yield {"input": item, **_answer(logits, model.config)}
 
+    def example(self, columns: dict[str, str]) -> list[dict[str, Any]]:
+        """Texts with labels of the kind asked for."""
+        texts = {column: "a fine film" for role, column in ({"text": "text"} | columns).items() if role != "label"}
+        labels = {MULTI: ([0], [0, 1]), REGRESSION: (0.2, 0.9)}.get(self.problem_type, ("no", "yes"))
+        return [{**texts, columns.get("label", "label"): label} for label in labels]
+
 
 def _columns(names: Sequence[str], given: dict[str, str]) -> dict[str, str]:
     """Role to column: as given, else by the names data sets use."""

@@ -135,9 +135,16 @@ class SFT(Task):
         columns = options.get("columns", {})
         chat = bool(tokenizer.chat_template) and "text" not in columns
         prompts = [_prompt(item, number, columns, chat) for number, item in enumerate(inputs)]
-        found = answers(model, tokenizer, prompts, options.get("max_new_tokens", 256))
+        given = {"max_new_tokens": options.get("max_new_tokens", 256), **options.get("generation_config", {})}
+        found = answers(model, tokenizer, prompts, given)
         for item, answer in zip(inputs, found, strict=True):
             yield {"input": item, "answer": answer.text, "capped": answer.capped}
+
+    def example(self, columns: dict[str, str]) -> list[dict[str, Any]]:
+        """Questions with answers, in the layout that the named columns belong to."""
+        from finetune.data.conversations import example
+
+        return example(columns)
 
 
 def _prompt(item: Any, number: int, columns: dict[str, str], chat: bool) -> Any:

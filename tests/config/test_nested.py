@@ -107,3 +107,25 @@ def test_defaults_are_the_library_s():
     assert found["learning_rate"].default == 5e-5
     assert found["eval_strategy"].default == "no"
     assert found["max_steps"].default == -1
+
+
+class TestGeneration:
+    def given(self, text):
+        return f"++evaluation.generation={{rows: 2, generation_config: {text}}}"
+
+    def test_options_of_decoding_are_the_library_s(self, config):
+        found = config(self.given("{do_sample: true, temperature: 0.7, num_beams: 1}"))
+        assert found.evaluation.generation.generation_config["temperature"] == 0.7
+
+    @pytest.mark.parametrize(
+        ("text", "key", "hint"),
+        [
+            ("{do_sampel: true}", "do_sampel", "Did you mean do_sample?"),
+            ("{temperature: 0.7}", "temperature", "do_sample=true as well"),
+            ("{max_new_tokens: 7}", "max_new_tokens", "decided here"),
+        ],
+    )
+    def test_others_are_refused(self, told, text, key, hint):
+        message = told(self.given(text))
+        assert f"evaluation.generation.generation_config.{key} (command line)" in message
+        assert hint in message

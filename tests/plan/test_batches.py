@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
 from finetune.errors import UserError
-from finetune.plan.batches import Schedule, accumulation, batches
+from finetune.plan.batches import Every, Schedule, accumulation, batches
 
 SIZES = list(itertools.product((1, 2, 3, 8, 12, 64, 100), (1, 2, 3, 5, 16), (1, 2, 4, 7)))
 
@@ -53,6 +53,16 @@ def test_an_accumulation_that_contradicts_the_global_batch_is_refused():
 @pytest.mark.parametrize(("share", "steps"), [(0.0, 0), (0.05, 1), (0.5, 10), (3, 3)])
 def test_warm_up_is_a_share_below_one_and_a_count_from_there(share, steps):
     assert batches(20, 1, 1, 1, Schedule(1, -1, share)).warmup_steps == steps
+
+
+@pytest.mark.parametrize(
+    ("every", "times"),
+    [(Every(), 0), (Every("no", 5), 0), (Every("epoch"), 4), (Every("steps", 5), 6), (Every("steps", 0.25), 4),
+     (Every("steps", 100), 0)],
+)  # fmt: skip
+def test_evaluations_and_checkpoints_are_counted(every, times):
+    found = batches(10, 1, 1, 1, Schedule(1, 32, 0, evaluate=every, save=every))
+    assert (found.evaluations, found.checkpoints) == (times, times)
 
 
 def test_a_warm_up_that_never_ends_is_refused():

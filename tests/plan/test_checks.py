@@ -5,13 +5,17 @@ import importlib.util
 import pytest
 from tiny_runs import chat, classify, config, own_caches
 
-from finetune import run
-from finetune.errors import MachineError, MissingExtra, UserError
+from finetune.errors import MachineError, UserError
 from finetune.plan import checks
+from finetune.plan.catalogue import Check, PlanError, looked_at, refuse_failed
+from finetune.plan.planned import planned
 
 
 def early(*more: str, recipe=classify) -> dict[str, str]:
-    return {check.name: check.detail for check in checks.early(config(recipe(*more)))}
+    """What was found, by the name of the check; raises where one failed, as a run does."""
+    found = checks.early(config(recipe(*more)))
+    refuse_failed(found)
+    return {check.name: check.detail for check in found}
 
 
 @pytest.fixture
@@ -35,7 +39,7 @@ def test_a_plain_run_passes_and_says_what_was_found():
     found = early()
     assert found["publishing"] == "nothing leaves this machine"
     assert found["tracking"] == "metrics.jsonl"
-    assert found["remote code"] == "off"
+    assert found["remote-code"] == "off"
 
 
 def test_an_output_folder_that_cannot_be_made_is_refused(tmp_path):
@@ -47,20 +51,20 @@ def test_an_output_folder_that_cannot_be_made_is_refused(tmp_path):
 @pytest.mark.parametrize("package", ["wandb", "trackio", "tensorboard"])
 def test_a_missing_tracker_names_the_extra(package, without):
     without(package)
-    with pytest.raises(MissingExtra, match=r"finetune-recipes\[track\]") as refusal:
+    with pytest.raises(PlanError, match=r"finetune-recipes\[track\]") as refusal:
         early(f"tracking={package}")
     assert refusal.value.exit_code == 3
 
 
 def test_a_missing_quantizer_names_the_extra(without):
     without("bitsandbytes")
-    with pytest.raises(MissingExtra, match=r"finetune-recipes\[quant\]"):
+    with pytest.raises(PlanError, match=r"finetune-recipes\[quant\]"):
         early("adapter=qlora")
 
 
 @pytest.mark.usefixtures("no_token")
 def test_publishing_needs_a_token():
-    with pytest.raises(MachineError, match="HF_TOKEN"):
+    with pytest.raises(PlanError, match="HF_TOKEN"):
         early("publish=hub", "publish.repo_id=me/x")
 
 
@@ -92,15 +96,69 @@ def test_an_answer_pattern_that_finds_nothing_is_refused(pattern, message):
 
 
 def test_an_unknown_metric_is_refused():
-    with pytest.raises((UserError, MachineError), match="f7"):
+    with pytest.raises(PlanError, match="f7"):
         early("evaluation.metrics=[f7]")
 
 
 def test_the_plan_counts_rows_and_trained_tokens():
     with own_caches():
-        made, prepared = run.planned(config(chat()))
+        made, prepared = planned(config(chat()))
     found = {check.name: check.detail for check in made.checks}
-    assert found["rows of train"] == "48 read, 48 kept"
+    assert found["rows-train"] == "48 read, 48 kept"
     trained = sum(label != -100 for row in prepared.rows("train")["labels"] for label in row)
     total = sum(map(len, prepared.rows("train")["input_ids"]))
-    assert found["trained tokens"] == f"{trained} of {total} ({trained / total:.0%})"
+    assert found["trained-tokens"] == f"{trained} of {total} ({trained / total:.0%})"
+
+
+class TestCatalogue:
+    def test_every_failure_is_told_at_once(self, tmp_path, without):
+        (tmp_path / "file").write_text("")
+        without("wandb")
+        with pytest.raises(PlanError) as refusal:
+            early(f"output_dir={tmp_path / 'file'}/runs", "tracking=wandb", "evaluation.metrics=[f7]")
+        assert [check.name for check in refusal.value.failed] == ["output-folder", "tracking", "metrics"]
+        assert str(refusal.value).startswith("3 checks of the plan failed\n  output-folder: output_dir=")
+        assert refusal.value.exit_code == 2
+
+    def test_what_only_the_machine_lacks_exits_as_such(self, without):
+        without("wandb")
+        with pytest.raises(PlanError) as refusal:
+            early("tracking=wandb")
+        assert refusal.value.exit_code == 3
+
+    def test_a_variable_that_overrules_the_recipe_is_refused(self, monkeypatch):
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+        with pytest.raises(PlanError, match="ACCELERATE_MIXED_PRECISION: set in the environment"):
+            early()
+
+    def test_a_waiver_lets_the_run_go_on_and_stays_in_the_plan(self, monkeypatch):
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+        found = {check.name: check for check in checks.early(config(classify("plan.waive=[environment]")))}
+        assert found["environment"].status == "waived"
+        assert "ACCELERATE_MIXED_PRECISION" in found["environment"].detail
+        refuse_failed(found.values())
+
+    @pytest.mark.parametrize(
+        ("name", "hint"), [("enviroment", "Did you mean environment?"), ("metrics", "environment, ")]
+    )
+    def test_a_waiver_of_what_cannot_be_waived_is_refused(self, name, hint):
+        with pytest.raises(UserError, match=rf"plan\.waive={name}.*{hint}"):
+            planned(config(classify(f"plan.waive=[{name}]")))
+
+    def test_a_check_that_cannot_be_waived_fails_all_the_same(self):
+        def look():
+            raise MachineError("no")
+
+        assert list(looked_at([("a", look)], waived=["a"])) == [Check("a", "failed", "no", 3)]
+
+    def test_a_tracker_that_the_environment_switches_off_is_refused(self, monkeypatch):
+        monkeypatch.setenv("WANDB_MODE", "disabled")
+        with pytest.raises(PlanError, match="WANDB_MODE"):
+            early("tracking=wandb")
+
+    def test_a_best_model_by_a_metric_that_is_not_measured_is_refused(self):
+        best = ("trainer.load_best_model_at_end=true", "trainer.eval_strategy=epoch", "trainer.save_strategy=epoch")
+        with own_caches():
+            made, _ = planned(config(classify(*best, "trainer.metric_for_best_model=acuracy")))
+        with pytest.raises(PlanError, match=r"acuracy is not measured\. Did you mean accuracy\?"):
+            refuse_failed(made.checks)

@@ -5,17 +5,17 @@ import json
 import pytest
 from tiny_runs import classify, config, copy_of, own_caches, trained
 
-from finetune import run
 from finetune.config.check import dump, load_config
 from finetune.errors import UserError
 from finetune.plan import frozen
 from finetune.plan.plan import as_json, from_json
+from finetune.plan.planned import planned
 
 
 @pytest.fixture(scope="module")
 def made():
     with own_caches():
-        return run.planned(config(classify("adapter=lora", "trainer.optim=adamw_torch")))[0]
+        return planned(config(classify("adapter=lora", "trainer.optim=adamw_torch")))[0]
 
 
 def test_a_plan_comes_back_as_it_was(made):

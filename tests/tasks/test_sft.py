@@ -233,7 +233,7 @@ def test_a_bare_prompt_begins_as_the_texts_that_were_trained():
 
 def test_a_model_of_plain_text_continues_a_text_though_its_tokenizer_has_a_template(model, tokenizer):
     (found,) = answers(model, tokenizer, ["one two"], columns={"text": "text"})
-    (bare,) = generate.answers(model, tokenizer, ["one two"], 12)
+    (bare,) = generate.answers(model, tokenizer, ["one two"], {"max_new_tokens": 12})
     assert found["answer"] == bare.text
     assert found["answer"] != answers(model, tokenizer, ["one two"])[0]["answer"]
 

@@ -1,0 +1,51 @@
+"""What the memory of a run depends on, besides the architecture: dtypes, sizes, and who keeps what.
+
+Plain values; knows nothing of how they are decided or of what they cost.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Loss = Literal["logits", "chunked", "liger"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shards:
+    """By how many devices each part is divided: ZeRO stages 1, 2, 3, or FSDP's sharding, turn ones into ranks."""
+
+    optimizer: int = 1
+    gradients: int = 1
+    weights: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """One device's share of a run."""
+
+    rows: int
+    """Rows of one forward pass; a pair of answers counts as two."""
+    length: int
+    """Tokens of the longest row: a batch is padded to it."""
+    compute: str = "fp32"
+    """Of matrix products, under autocast: bf16, fp16, or fp32 for no autocast."""
+    trainable: str = "fp32"
+    """Of weights that are trained, and so of their gradients."""
+    frozen: str = "auto"
+    """Of weights that are not; auto is what the model's config says."""
+    beside_quantized: str = "fp32"
+    """Of weights a quantizer leaves alone: peft's `prepare_model_for_kbit_training` turns them to fp32."""
+    quantization: dict[str, Any] = field(default_factory=lambda: {"method": "none"})
+    optim: str = "adamw_torch_fused"
+    optim_args: str = ""
+    checkpointing: bool = False
+    accumulation: int = 1
+    """Forward passes an optimizer step; from the second on, gradients are there already."""
+    loss: Loss = "logits"
+    """chunked is TRL's `loss_type=nll`, which never writes all logits down; liger its kernels' way of the same."""
+    trained_tokens: float = 1.0
+    """Share of tokens with a label: the chunked loss computes no others."""
+    attention: str = "sdpa"
+    """eager writes the scores of all pairs down; any other but sdpa reads packed rows without a mask."""
+    device: str = "cuda"
+    """The device's type; cpu follows the processor's kernels."""
+    shards: Shards = Shards()

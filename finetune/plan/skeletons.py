@@ -1,0 +1,52 @@
+"""Skeletons of the run's model: names and shapes without weights, with the adapter of the recipe or of another option.
+
+Built when first asked for: an architecture and PEFT take seconds to import.
+"""
+
+from functools import cached_property
+from typing import Any
+
+from finetune.config import origin, recipes
+from finetune.config.schema import Config
+from finetune.data.prepare import Prepared
+
+
+class Skeletons:
+    """The model on the meta device."""
+
+    def __init__(self, config: Config, prepared: Prepared) -> None:
+        self.config, self.prepared = config, prepared
+
+    def base(self) -> Any:
+        """Without an adapter, anew each time: an adapter changes what it is put on.
+
+        Raises:
+            UserError: the architecture has no head for the task.
+        """
+        from finetune.models import model
+
+        return model.skeleton(self.prepared.model_config, self.config.task, self.config.model)
+
+    def adapted(self, adapter: dict[str, Any], fresh: tuple[str, ...] = ()) -> Any:
+        """With an adapter.
+
+        Raises:
+            UserError: it does not fit the architecture.
+        """
+        from finetune.models import adapter as adapters
+
+        return adapters.apply(self.base(), adapter, self.config.task.peft_type, fresh)
+
+    @cached_property
+    def own(self) -> Any:
+        """With the adapter of the recipe."""
+        return self.adapted(self.config.adapter)
+
+    def of_option(self, option: str) -> Any:
+        """With the adapter of a shipped option that stands for a method: full, lora, qlora."""
+        if option == "full":
+            return self.base()
+        # qlora is lora over another base, and a skeleton has no base.
+        file = recipes.file_of("adapter/lora")
+        assert file is not None
+        return self.adapted(origin.values(file))

@@ -1,0 +1,150 @@
+"""A few rows of the recipe's own data where that is at hand, else made ones with its columns.
+
+Knows data sets and what a task says its rows look like. Knows no model.
+"""
+
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+
+import datasets
+from datasets import Dataset, DatasetDict, IterableDatasetDict, load_dataset
+from datasets.naming import camelcase_to_snakecase
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RepositoryNotFoundError  # type: ignore[attr-defined]
+
+from finetune.config.schema import Config, DatasetConfig
+from finetune.data import sources
+from finetune.errors import UserError
+from finetune.rehearse import known
+from finetune.rehearse.tokenizer import texts_of
+
+COUNTS = (16, 512, 8192)
+"""Rows to train on, more where a task cannot do with few: labels that are rare, rows that are long."""
+SCORED = 8
+MADE = {"train": 16, "validation": SCORED, "test": SCORED}
+TIMEOUT = 10
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Splits called train, validation and, where the recipe names one, test."""
+
+    splits: dict[str, Dataset]
+    said: str
+    """Where the rows came from."""
+    are_real: bool
+
+    def saved(self, folder: Path, config: DatasetConfig) -> DatasetConfig:
+        """The config of these rows, saved in a folder; their columns play the roles they did."""
+        DatasetDict(self.splits).save_to_disk(str(folder))
+        return replace(
+            _at(config, folder),
+            train_split="train",
+            validation_split="validation",
+            test_split="test" if "test" in self.splits else None,
+            stratify=False,
+            limit=None,
+            max_dropped=0.99,  # of so few rows, one that is dropped is a large share
+        )
+
+    def texts(self) -> list[str]:
+        """Every text in the rows to train on."""
+        return list(texts_of(self.splits["train"].to_list()))
+
+
+def find(config: Config, count: int, folder: Path) -> Rows:
+    """About `count` rows to train on and a few to score.
+
+    Args:
+        folder: for what is fetched from the Hub.
+    Raises:
+        UserError: the data is at hand and cannot be read, or the Hub has no such data set.
+    """
+    data = config.dataset
+    is_local = _is_local(data.path)
+    if not is_local and _is_on_hub(data):
+        heads = sources.load(_heads(data, count, folder), config.seed)
+        return _real(heads.rows, count, f"of the first of {data.path}")
+    if is_local or _is_cached(data.path):
+        return _real(sources.load(data, config.seed).rows, count, f"of {data.path}")
+    return _made(config)
+
+
+def _is_local(path: str) -> bool:
+    """Whether it is no Hub id; what looks like a path and is not there is refused where it is loaded."""
+    return (
+        "://" in path
+        or path.startswith((".", "/", "~"))
+        or Path(path).exists()
+        or Path(path).suffix in sources.FORMATS
+    )
+
+
+def _is_on_hub(data: DatasetConfig) -> bool:
+    """Whether the Hub answers, and has it.
+
+    Raises:
+        UserError: it answers, and has no such data set.
+    """
+    try:
+        HfApi().dataset_info(data.path, revision=data.revision, timeout=TIMEOUT)
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"dataset.path={data.path}: it is not a folder here, and the Hub has no such data set"
+        ) from None
+    except (OfflineModeIsEnabled, HTTPError, OSError):
+        return False
+    return True
+
+
+def _is_cached(path: str) -> bool:
+    """Whether the library has prepared the data set before."""
+    owner, _, name = path.rpartition("/")
+    folder = "___".join(filter(None, (owner, camelcase_to_snakecase(name))))
+    return any(Path(datasets.config.HF_DATASETS_CACHE).glob(f"{folder}/**/*.arrow"))
+
+
+def _heads(data: DatasetConfig, count: int, folder: Path) -> DatasetConfig:
+    """The first rows of each split, streamed, so that no more is fetched than is used."""
+    found = load_dataset(data.path, data.name, revision=data.revision, data_files=data.data_files, streaming=True)
+    splits = found if isinstance(found, IterableDatasetDict) else {"train": found}
+    wanted = {data.train_split, data.validation_split, data.test_split, *sources.VALIDATION_NAMES}
+    heads = {
+        str(name): Dataset.from_list(list(rows.take(4 * count)), features=rows.features)
+        for name, rows in splits.items()
+        if name in wanted
+    }
+    DatasetDict(heads).save_to_disk(str(folder))
+    size = data.validation_size if data.validation_size < 1 else 0.25
+    return replace(_at(data, folder), validation_size=size)
+
+
+def _at(data: DatasetConfig, folder: Path) -> DatasetConfig:
+    return replace(data, path=str(folder), name=None, revision=None, data_files=None, format="auto")
+
+
+def _real(splits: dict[str, Dataset], count: int, where: str) -> Rows:
+    chosen = {name: _chosen(rows, count if name == "train" else SCORED) for name, rows in splits.items()}
+    return Rows(chosen, f"{len(chosen['train'])} {where}", are_real=True)
+
+
+def _chosen(rows: Dataset, count: int) -> Dataset:
+    """Rows from the whole split, rather short ones: of four times as many, those between a quarter and a half."""
+    spread = range(0, len(rows), max(1, len(rows) // (4 * count)))
+    picked = rows.select(spread)
+    lengths = [sum(map(len, texts_of(row))) for row in picked]
+    order = sorted(range(len(picked)), key=lambda at: lengths[at])
+    start = count if len(order) >= 2 * count else 0
+    return picked.select(sorted(order[start : start + count]))
+
+
+def _made(config: Config) -> Rows:
+    """Rows like those of the data set, by the table, else as the task says."""
+    data = config.dataset
+    table = known.rows(data.path)
+    rows = table or config.task.example(data.columns)
+    said = "recipes/offline.yaml" if table else f"the columns {', '.join(rows[0])}"
+    splits = {name: count for name, count in MADE.items() if name != "test" or data.test_split}
+    made = {name: Dataset.from_list(list(islice(cycle(rows), count))) for name, count in splits.items()}
+    return Rows(made, f"{MADE['train']} made up, by {said}", are_real=False)
