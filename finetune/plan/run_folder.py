@@ -8,6 +8,7 @@ metrics.jsonl       one object a line: step, epoch and raw numbers
 log.txt             what was said, with the time
 run.json            the run's id, and what it began with; a run that goes on must agree with it
 checkpoints/        checkpoint-N, to resume from
+baseline.json       scores of the untouched model
 skipped.json        steps that a guard left out when it went back
 model/              the trained model, as transformers and peft load it
 probe.safetensors   inputs and logits of the trained model, for verification
@@ -17,6 +18,7 @@ answers.jsonl       generated answers, where the recipe asks for them
 verification.json   what a fresh process found when it loaded model/
 published.json      where the model was uploaded to
 status.json         the stage reached, and how it ended
+ranks/              the beats of the ranks, where there are several
 .lock               held by the process that works on the run
 """
 

@@ -29,7 +29,7 @@ from finetune.training.trials import Trials
 
 log = logging.getLogger(__name__)
 
-SKIPPED = "skipped.json"
+SKIPPED, BASELINE = "skipped.json", "baseline.json"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
 
     loaded = load_base(plan)
     plan.config.task.configure(loaded.model, words, plan.facts)
-    baseline = _baseline(plan, evaluation, loaded.model, rows["validation"])
+    baseline = _baseline(plan, folder, evaluation, loaded.model, rows["validation"])
 
     set_seed(seeds["init"])
     adapted = _adapted(plan, loaded)
@@ -155,11 +155,22 @@ def load_base(plan: Plan) -> Loaded:
     return model.load(config.model, plan.source, architecture, config.task, dtype, quantizer)
 
 
-def _baseline(plan: Plan, evaluation: Evaluation, base: Any, rows: Dataset) -> dict[str, float] | None:
+def _baseline(
+    plan: Plan, folder: RunFolder, evaluation: Evaluation, base: Any, rows: Dataset
+) -> dict[str, float] | None:
+    """Scores of the untouched model; a run that goes on has them already."""
     if not plan.config.evaluation.baseline:
         return None
+    asked = {"rows": plan.rows, "metrics": list(evaluation.names)}
+    kept = folder.read(BASELINE) or {}
+    if {name: kept.get(name) for name in asked} == asked:
+        scores: dict[str, float] = kept["scores"]
+        return scores
     log.info("scoring the untouched model on %d rows", len(rows))
-    return evaluation(base, rows)
+    scores = evaluation(base, rows)
+    if ranks.is_first():
+        folder.write(BASELINE, {**asked, "scores": scores})
+    return scores
 
 
 def _adapted(plan: Plan, loaded: Loaded) -> Any:
