@@ -1,13 +1,12 @@
 """A composed config against what is accepted: the whole front door, and every problem at once."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from finetune.config import conflicts, ours, theirs, unread
+from finetune.config import conflicts, ours, safety, theirs, unread
 from finetune.config.compose import Composed, compose
 from finetune.config.origin import nearest_origin
 from finetune.config.ours import choice
@@ -96,12 +95,11 @@ def _task(composed: Composed) -> tuple[type[Task], list[Problem]]:
 
 
 def _everywhere(composed: Composed, _: Chosen) -> Iterator[Problem]:
-    """What is refused at any depth: keys that would name code to run, and numbers that are not numbers."""
-    for key, value in _every(composed.values):
+    """What is refused at any depth: what no config may hold, and keys that would name code to run."""
+    yield from safety.problems(composed)
+    for key, _value in _every(composed.values):
         if key.rpartition(".")[2] in CODE:
             yield _no_code(key, composed)
-        if isinstance(value, float) and not math.isfinite(value):
-            yield Problem(key, nearest_origin(key, composed.origins), f"wrote {value}, expected a finite number.")
 
 
 def _every(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -13,7 +13,7 @@ from finetune.errors import FinetuneError, UserError
 from finetune.models import precision
 from finetune.models.precision import Precision
 from finetune.models.source import Source
-from finetune.plan import batches, checks, environment
+from finetune.plan import batches, environment, limits
 from finetune.plan.batches import Batches, Every, Schedule
 from finetune.plan.catalogue import Check, refuse_failed
 from finetune.plan.costs import Costs, Run, costs
@@ -74,7 +74,7 @@ def make(config: Config, prepared: Prepared, early: list[Check], notes: Sequence
         model=found,
         environment=environment.describe(),
         costs=spent,
-        checks=[*early, *checks.late(config, prepared, sizes, spent)],
+        checks=[*early, *limits.late(config, prepared, sizes, spent)],
         notes=list(notes),
     )
 
