@@ -172,7 +172,7 @@ class CheckpointConfig:
     accept: list[str] = field(default_factory=list)
     """What may differ from what the run began with, by the names a refusal gives."""
     rehearse: bool = True
-    """Write, check and delete a checkpoint before the first step, so that the first real one does not fail."""
+    """Write, check and delete a checkpoint before the first step."""
 
 
 @dataclass(kw_only=True)
@@ -182,12 +182,11 @@ class GuardsConfig:
     __pydantic_config__: ClassVar[Any] = Closed
 
     non_finite: Literal["stop", "skip", "rollback"] = "stop"
-    """When loss or gradient is no number: stop, leave that step out, or go back to the last checkpoint and leave out
-    all steps since."""
+    """Loss or gradient is no number. skip leaves that step out, rollback all steps since the last checkpoint."""
     spike: Literal["off", "warn", "stop", "rollback"] = "warn"
-    """When the loss leaves its recent values by more than six of their standard deviations."""
+    """The loss leaves its recent values by more than six of their standard deviations."""
     untrained: Literal["off", "warn", "stop"] = "stop"
-    """When a weight that is to be trained gets no gradient in the first steps, or a step has nothing to train on."""
+    """A weight that is to be trained gets no gradient in the first steps, or a step has nothing to train on."""
     longest_first: bool = True
     """Try the longest rows before the first step, so that what does not fit in memory fails at once."""
 
