@@ -186,7 +186,7 @@ def test_a_disk_without_room_for_a_checkpoint_is_said_before_it_is_written(tmp_p
     usage = shutil.disk_usage
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(path)._replace(free=1000))
     folder = tmp_path / "run"
-    end = once(partial(trained, FULL, folder), folder)
+    end = once(partial(trained, [*FULL, "plan.waive=[disk]"], folder), folder)
     assert end.code == 3
     assert "could not be written" in end.output
     assert "0.0 MB are free. checkpoint-2 is intact" in end.output
