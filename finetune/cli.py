@@ -20,7 +20,7 @@ OVERRIDES = "Hydra overrides: recipe=NAME or recipe=./mine.yaml, group=option, k
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a verb and exit with its code: 0 done, 1 our fault, 2 the input, 3 the machine."""
+    """Run a verb and exit with its code: 0 done, 1 our fault, 2 the input, 3 the machine, 75 stopped and resumable."""
     sys.exit(_guarded(*_parsed(_parser(), arguments)))
 
 
@@ -76,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     added = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
     train = _config_verb(added, "train", "train, evaluate and verify a model", verbs.train)
     train.add_argument("-m", "--multirun", action="store_true", help="kept for sweeps")
+    resume = _run_verb(added, "resume", "go on with a run that was stopped", verbs.resume)
+    resume.add_argument("overrides", nargs="*", metavar="key=value", help="what is to be different from now on")
+    resume.add_argument("--back-to", type=int, metavar="STEP", help="an earlier checkpoint; later ones are set aside")
     plan = _config_verb(added, "plan", "check everything and say what a run would do, without training", verbs.plan)
     plan.add_argument("--output", type=Path, metavar="DIR", help="for plan.json and plan.md (default: runs/NAME/plan)")
     rehearse = _config_verb(added, "rehearse", "run a whole recipe shrunk, on the processor", verbs.rehearse)
@@ -135,6 +138,7 @@ class _Parser(argparse.ArgumentParser):
 
 VERBS = (
     "train",
+    "resume",
     "plan",
     "rehearse",
     "show",

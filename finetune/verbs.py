@@ -22,6 +22,15 @@ def train(options: argparse.Namespace) -> None:
         console.conclude(run(config, composed.notes))
 
 
+def resume(options: argparse.Namespace) -> None:
+    """Go on with a run that was stopped, or extend one that is finished."""
+    from finetune import console
+    from finetune.run import resume
+
+    with console.session():
+        console.conclude(resume(options.run, options.overrides, options.back_to))
+
+
 def plan(options: argparse.Namespace) -> None:
     """Check everything and say what a run would do."""
     from finetune.config.check import load_config

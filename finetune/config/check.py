@@ -71,10 +71,18 @@ def _problems(composed: Composed) -> list[Problem]:
     unread = {problem.key for problem in composed.problems}
     if "task" in unread or wrong_task:
         unread |= {"task", "trainer", "dataset.columns"}
-    found = [problem for of in CHECKS for problem in of(composed, chosen)]
     first = [*composed.problems, *wrong_task]
+    found = [problem for of in ALONE for problem in of(composed, chosen)]
+    right = replace(composed, values=_without(composed.values, {problem.key for problem in [*first, *found]}))
+    found += [problem for of in TOGETHER for problem in of(right, chosen)]
     unique = {problem.key: problem for problem in reversed(found) if not _is_below(problem.key, unread)}
     return [*first, *reversed(unique.values())]
+
+
+def _without(values: dict[str, Any], keys: set[str], prefix: str = "") -> dict[str, Any]:
+    """What is left when the keys that are wrong by themselves are taken out."""
+    left = {name: value for name, value in values.items() if f"{prefix}{name}" not in keys}
+    return {n: _without(v, keys, f"{prefix}{n}.") if isinstance(v, dict) else v for n, v in left.items()}
 
 
 def _is_below(key: str, keys: set[str]) -> bool:
@@ -117,5 +125,7 @@ def _no_code(key: str, composed: Composed) -> Problem:
     )
 
 
-CHECKS = (_everywhere, ours.problems, theirs.problems, conflicts.problems, unread.problems)
-"""Who looks at a composed config; of two that find fault with one key, the earlier one speaks."""
+ALONE = (_everywhere, ours.problems, theirs.problems)
+"""Who looks at each key by itself; of two that find fault with one, the earlier one speaks."""
+TOGETHER = (conflicts.problems, unread.problems)
+"""Who looks at keys beside each other, of those that are right by themselves."""

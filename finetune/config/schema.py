@@ -123,6 +123,48 @@ class PublishConfig:
 
 
 @dataclass(kw_only=True)
+class CheckpointConfig:
+    """How a run goes on after it was stopped. How often and how many: `trainer.save_steps`, `save_total_limit`."""
+
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    accept: list[str] = field(default_factory=list)
+    """What may differ from what the run began with, by the names a refusal gives."""
+    rehearse: bool = True
+    """Write, check and delete a checkpoint before the first step."""
+
+
+@dataclass(kw_only=True)
+class GuardsConfig:
+    """What stops a run whose loss looks like any other's while the model is ruined."""
+
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    non_finite: Literal["stop", "skip", "rollback"] = "stop"
+    """Loss or gradient is no number. skip leaves that step out, rollback all steps since the last checkpoint."""
+    spike: Literal["off", "warn", "stop", "rollback"] = "warn"
+    """The loss leaves its recent values by more than six of their standard deviations."""
+    untrained: Literal["off", "warn", "stop"] = "stop"
+    """A weight that is to be trained gets no gradient in the first steps, or a step has nothing to train on."""
+    longest_first: bool = True
+    """Try the longest rows before the first step, so that what does not fit in memory fails at once."""
+
+
+@dataclass(kw_only=True)
+class SeedsConfig:
+    """One seed for each purpose; None takes `seed`."""
+
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    init: Whole | None = None
+    """Of fresh weights: heads and adapters."""
+    data: Whole | None = None
+    """Of the order of rows, and of what collators draw."""
+    dropout: Whole | None = None
+    """Of what the model draws while it trains."""
+
+
+@dataclass(kw_only=True)
 class PlanConfig:
     """What a plan is made for, and which of its findings are accepted."""
 
@@ -158,6 +200,11 @@ class Config:
     global_batch_size: Positive | None = None
     """Rows per optimizer step over all devices. None takes per-device size x devices x accumulation."""
     seed: Whole = 42
+    seeds: SeedsConfig = field(default_factory=SeedsConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    guards: GuardsConfig = field(default_factory=GuardsConfig)
     name: Name = "run"
     """Names the folder of the run; the recipe's name unless set."""
     output_dir: Text = "runs"
+    run_folder: str | None = None
+    """The very folder of the run, which goes on where it holds one. None makes a new one: output_dir/name/TIME."""

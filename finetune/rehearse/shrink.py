@@ -65,6 +65,7 @@ def shrunk(config: Config, base: Path, data: DatasetConfig, folder: Path) -> tup
         plan=replace(config.plan, device=None, throughput=None),
         global_batch_size=None,
         output_dir=str(folder),
+        run_folder=None,
     )  # fmt: skip
     return _on_cpu(small, [*left_out, *no_quantizer, *_switched_off(config)])
 
