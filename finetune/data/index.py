@@ -1,5 +1,7 @@
 """The prepared folder: the index of each split, and beside it what was learned while it was made."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,14 @@ def load(folder: Path, split: str) -> Rows:
     starts = folder / split / STARTS
     pieces = np.asarray(np.load(folder / split / PIECES, mmap_mode="r"))
     return Rows(shards, pieces, np.load(starts) if starts.is_file() else None)
+
+
+def digest(folder: Path, split: str) -> str:
+    """What tells the rows of a split from others: their shards, and which of their rows stand where."""
+    found = hashlib.sha256(json.dumps(made(folder)["shards"][split]).encode())
+    for file in sorted((folder / split).iterdir()):
+        found.update(file.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def _shards(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from finetune.config.task import RowError
 from finetune.errors import UserError
 from finetune.models import generate
-from finetune.plan import checks
+from finetune.plan import limits
 from finetune.tasks.sft import SFT
 
 ASKED, ANSWERED = {"role": "user", "content": "hello"}, {"role": "assistant", "content": "hallo welt"}
@@ -297,7 +297,7 @@ def test_a_plan_fails_where_kept_rows_train_no_end_and_are_not_truncated():
     numbers = {"rows": 10, "rows with a trained end": 8, "rows without": [3, 7]}
 
     def ends(**account):
-        return checks._ends(SimpleNamespace(report={"train": {"audit": numbers, **account}}), "train")
+        return limits._ends(SimpleNamespace(report={"train": {"audit": numbers, **account}}), "train")
 
     with pytest.raises(UserError, match=r"train: 2 rows have no trained token that ends a turn .*task\.eos=none"):
         ends(kept=10, notes={"truncated": 1})
