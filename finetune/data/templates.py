@@ -97,9 +97,9 @@ def terminators(tokenizer: PreTrainedTokenizerBase) -> list[int]:
         followed = _after_answer(tokenizer, [*_CHAT, _CHAT[0]])
     except UserError:  # a template that rewrites earlier turns, or takes one question only
         followed = alone
-    shared = takewhile(lambda pair: pair[0] == pair[1], zip(alone, followed, strict=False))
+    alike = takewhile(lambda pair: pair[0] == pair[1], zip(alone, followed, strict=False))
     known = added_tokens(tokenizer)
-    if common := [token for token, _ in shared if token in known]:
+    if common := [token for token, _ in alike if token in known]:
         return common[-1:]
     firsts = [next((token for token in tail if token in known), None) for tail in (alone, followed)]
     found = sorted({token for token in firsts if token is not None})
