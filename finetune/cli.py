@@ -92,6 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     data = _config_verb(added, "data", "show rows as they would be trained", verbs.data)
     data.add_argument("--rows", type=int, default=3, help="how many (default 3)")
     data.add_argument("--split", default="train", help="of which split (default train)")
+    data.add_argument("--row", type=int, help="this one only")
+    data.add_argument("--worst", action="store_true", help="the longest, and those with the least that is trained")
+    data.add_argument("--source", help="only rows of this source of a mixture")
+    data.add_argument("--html", type=Path, metavar="FILE", help="write them as a page as well")
     evaluate = _run_verb(added, "evaluate", "score the model of a run", verbs.evaluate)
     evaluate.add_argument("--split", default="validation", help="validation or test (default validation)")
     predict = _run_verb(added, "predict", "answer prompts or label texts with the model of a run", verbs.predict)
@@ -107,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     recipes.add_argument("action", nargs="?", choices=["list", "show", "copy"], default="list")
     recipes.add_argument("name", nargs="?", help="of the recipe to show or copy")
     recipes.add_argument("target", nargs="?", type=Path, default=Path(), help="where to copy to (default: here)")
+    store = _verb(added, "store", "list and clean what was prepared", verbs.store)
+    store.add_argument("action", nargs="?", choices=["list", "clean"], default="list")
+    store.add_argument("--keep", default="0", help="clean until this much is left: 500MB, 20GB (default 0)")
     schema = _verb(added, "schema", "print the JSON Schema of recipes or of a group, for editors", verbs.schema)
     schema.add_argument("name", nargs="?", help="recipe or a group (default recipe)")
     schema.add_argument("--output", type=Path, metavar="DIR", help="write NAME.json there; without a name, all")
@@ -141,6 +148,7 @@ VERBS = (
     "predict",
     "publish",
     "recipes",
+    "store",
     "schema",
     "doctor",
 )

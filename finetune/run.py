@@ -22,6 +22,7 @@ from finetune.training import signals
 from finetune.training.signals import Request
 from finetune.worker import work
 
+RENDERED_ROWS = 8
 SAVED = ("saved", "verified", "published")
 DONE = ("verified", "published")
 
@@ -102,6 +103,8 @@ def freeze(folder: RunFolder, made: Plan, prepared: Prepared, run: str) -> None:
     """Write the plan, and last what says that there is a run."""
     frozen.freeze(made, folder)
     folder.write("questions.json", questions(made, prepared))
+    if rendered := list(islice(_rendered(made, prepared), RENDERED_ROWS)):
+        folder.write("rendered.json", rendered)
     folder.write("run.json", {"id": run, "identity": identity.of(made)})
 
 
@@ -109,6 +112,14 @@ def questions(made: Plan, prepared: Prepared) -> list[dict]:
     """What is asked of the model after training, and the answers expected."""
     wanted = made.config.evaluation.generation.rows
     return list(islice(_asked(made, prepared), wanted)) if wanted else []
+
+
+def _rendered(made: Plan, prepared: Prepared) -> Iterator[dict]:
+    """Rows as they are rendered for training, which the saved tokenizer must render alike."""
+    for row in prepared.raw["validation"]:
+        with suppress(RowError):
+            if rendered := made.config.task.rendered(row, made.facts, prepared.tokenizer):
+                yield rendered
 
 
 def _asked(made: Plan, prepared: Prepared) -> Iterator[dict]:

@@ -97,9 +97,11 @@ def data(options: argparse.Namespace) -> None:
     config, _ = load_config(options.overrides)
     from finetune import console
     from finetune.data.prepare import prepare
+    from finetune.data.preview import Choice
 
     with console.session():
-        console.show_rows(prepare(config), options.split, options.rows)
+        choice = Choice(options.split, options.rows, options.row, options.worst, options.source)
+        console.show_rows(prepare(config), choice, options.html)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -153,6 +155,15 @@ def recipes(options: argparse.Namespace) -> None:
         print(recipes.find(options.name).read_text(encoding="utf-8"), end="")
     else:
         print(recipes.copy(options.name, options.target))
+
+
+def store(options: argparse.Namespace) -> None:
+    """List and clean what was prepared."""
+    from finetune.data import cleaning
+
+    clean = options.action == "clean"
+    listed = cleaning.clean(cleaning.size(options.keep)) if clean else cleaning.entries()
+    print("\n".join(cleaning.lines(listed, "removed" if clean else "in the store")))
 
 
 def schema(options: argparse.Namespace) -> None:

@@ -119,10 +119,10 @@ REFUSED = {
     "trainer.label_smoothing_factor": "trainer.label_smoothing_factor=0.1",
     "trainer.train_sampling_strategy": "trainer.train_sampling_strategy=sequential",
     "trainer.dataloader_drop_last": "trainer.dataloader_drop_last=true", "data.rows.train": "dataset.limit=20",
-    "data.max_length": "tokenizer.max_length=16",
+    "tokenizer.max_length": "tokenizer.max_length=16",
     "model.config.hidden_dropout_prob": "model.config.hidden_dropout_prob=0.3",
     "model.attn_implementation": "model.attn_implementation=eager", "precision.trainable": "precision.trainable=bf16",
-    "data.task.overlong": "task.overlong=error", "trainer.neftune_noise_alpha": "trainer.neftune_noise_alpha=5.0",
+    "task.overlong": "task.overlong=error", "trainer.neftune_noise_alpha": "trainer.neftune_noise_alpha=5.0",
 }  # fmt: skip
 ACCEPTED = {
     "trainer.logging_steps": "trainer.logging_steps=3", "trainer.save_steps": "trainer.save_steps=5",

@@ -222,7 +222,7 @@ def test_an_adapter_that_is_not_the_trained_one_fails_and_says_where(tamper, tmp
 def test_another_template_or_label_fails(tmp_path):
     folder = copy_of(trained("chat_lora"), tmp_path)
     (folder.model / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
-    assert [finding.name for finding in verify.compare(folder) if not finding.passed] == ["tokenizer"]
+    assert [finding.name for finding in verify.compare(folder) if not finding.passed] == ["tokenizer", "template"]
 
     folder = copy_of(trained("classify_full"), tmp_path)
     file = folder.model / "config.json"

@@ -1,6 +1,7 @@
 """Parameter-efficient fine-tuning: every PEFT method, by its own name and options."""
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -112,6 +113,18 @@ def restore(model: PeftModel, kept: dict[str, Any]) -> None:
         setattr(model.base_model.rankallocator, name, moved)
     if kept["importance"]:
         model.active_peft_config.rank_pattern = kept["rank_pattern"]
+
+
+def save(model: PeftModel, folder: str, **options: Any) -> None:
+    """PEFT's own files.
+
+    Trained embeddings are saved as modules: by "auto" PEFT asks the Hub for the base's vocabulary. AdaLoRA takes all
+    ranks from some layers, and PEFT warns that those were not gathered from other processes.
+    """
+    with warnings.catch_warnings():
+        if moves_ranks(model):
+            warnings.filterwarnings("ignore", message="(?s).*have invalid shape")
+        model.save_pretrained(folder, save_embedding_layers=False, **options)
 
 
 def is_adapted(model: Any) -> bool:

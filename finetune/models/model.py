@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, PretrainedConfig
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig
 
 from finetune.config.options import resolve
 from finetune.config.schema import ModelConfig
 from finetune.config.suggest import did_you_mean
-from finetune.config.task import Facts, Task
+from finetune.config.task import Brought, Facts, Task
 from finetune.errors import MachineError, UserError
 from finetune.models import quantization as quantizers
 from finetune.models.precision import DTYPES, device
@@ -42,6 +43,26 @@ def config(model: ModelConfig, source: Source, task: Task, facts: Facts) -> Pret
     found = stated(model, source)
     found.update(task.model_kwargs(facts))
     return found
+
+
+def brought(model: ModelConfig, source: Source) -> Brought:
+    """What the model has of its own that rows must agree with: named labels, tokens that generation stops at.
+
+    Raises:
+        UserError: there is no config at the source, or an override it does not have.
+    """
+    own = stated(model, source)
+    try:
+        stops = GenerationConfig.from_pretrained(source.path, revision=source.revision or "main").eos_token_id
+    except (OSError, ValueError):  # a model that generates nothing has none
+        stops = own.get_text_config().eos_token_id
+    return Brought(_labels(own), tuple(stops if isinstance(stops, list) else [] if stops is None else [stops]))
+
+
+def _labels(config: PretrainedConfig) -> tuple[str, ...]:
+    """The names of a head's labels; `LABEL_0` is how transformers names what has no name."""
+    names = [str(name) for _, name in sorted((config.id2label or {}).items(), key=lambda item: int(item[0]))]
+    return () if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else tuple(names)
 
 
 def stated(model: ModelConfig, source: Source) -> PretrainedConfig:

@@ -29,7 +29,7 @@ def load(config: TokenizerConfig, source: Source, trust_remote_code: bool = Fals
     except (OSError, ValueError) as error:
         raise UserError(f"tokenizer {path} cannot be loaded: {_first_line(error)}") from None
     if config.chat_template:
-        tokenizer.chat_template = _template(config.chat_template)
+        tokenizer.chat_template = template(config)
     _pad(tokenizer, config.pad_token)
     return tokenizer
 
@@ -57,9 +57,14 @@ def _positions(model: PretrainedConfig) -> int | None:
     return positions
 
 
-def _template(text: str) -> str:
-    """A template as written, or the content of the file it names."""
-    if "{" in text:
+def template(config: TokenizerConfig) -> str | None:
+    """The template as written, or the content of the file it names; None where the recipe has none.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    text = config.chat_template
+    if not text or "{" in text:
         return text
     file = Path(text).expanduser()
     if not file.is_file():

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import options
-from finetune.data import store
+from finetune.data import index, store
 from finetune.errors import UserError
 from finetune.plan.plan import Plan
 
@@ -29,7 +29,8 @@ HARMLESS = frozenset({
 """Arguments that decide how a run is watched and cut, not what it learns."""
 CLOSED = frozenset({"seed", "num_train_epochs", "max_steps", "warmup_steps", "bf16", "fp16"})
 """Arguments that other fields of the identity stand for."""
-SCORED_ONLY = ("data.rows.validation", "data.rows.test")
+ROWS, WRITTEN = "data.rows.train", ("dataset", "task", "tokenizer", "packing")
+"""The rows themselves, and the groups of keys that they are made by."""
 LONGEST = 80
 SAMPLES, SAMPLE = 64, 1 << 16
 
@@ -51,7 +52,7 @@ def of(plan: Plan) -> dict[str, Any]:
     config = plan.config
     arguments = {name: value for name, value in _arguments(plan).items() if name not in HARMLESS | CLOSED}
     return {
-        **_flat("data", _rows(plan)),
+        **_rows(plan),
         **_flat("adapter", config.adapter),
         **_flat("quantization", config.quantization),
         **_flat("model.config", config.model.config),
@@ -83,9 +84,10 @@ def seeds(plan: Plan) -> dict[str, int]:
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
-    """Every field that differs, by name; only scored rows are no part of it."""
-    named = sorted({*old, *new} - {*SCORED_ONLY})
-    return [Change(name, old.get(name), new.get(name)) for name in named if old.get(name) != new.get(name)]
+    """Every field that differs, by name; how a data set is written is none while the rows trained on are the same."""
+    differing = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    counts = [name for name in differing if ROWS in differing or not name.startswith("dataset.")]
+    return [Change(name, old.get(name), new.get(name)) for name in counts]
 
 
 def check(old: dict[str, Any], new: dict[str, Any], accepted: list[str], what: str) -> list[Change]:
@@ -132,10 +134,12 @@ def _arguments(plan: Plan) -> dict[str, Any]:
     return {name: option.default for name, option in known.items()} | plan.arguments
 
 
-def _rows(plan: Plan) -> Any:
-    """What the prepared rows were made from; their folder's name where that is not told."""
-    file = Path(plan.rows) / store.INPUTS
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"rows": Path(plan.rows).name}
+def _rows(plan: Plan) -> dict[str, Any]:
+    """The rows trained on, and what was written to make them."""
+    folder = Path(plan.rows)
+    written = json.loads((folder / store.INPUTS).read_text(encoding="utf-8"))
+    named = {name: value for group in WRITTEN for name, value in _flat(group, written[group]).items()}
+    return {ROWS: index.digest(folder, "train"), **named}
 
 
 def _flat(name: str, value: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ config.yaml         the resolved config, `finetune train recipe=config.yaml` run
 plan.json           what was decided before the first step; the only file a rank reads
 plan.md             the same, to be read
 questions.json      what is asked after training, where the recipe asks for generated answers
+rendered.json       rows of chats as they were rendered, which the saved tokenizer must render alike
 metrics.jsonl       one object a line: step, epoch and raw numbers
 log.txt             what was said, with the time
 run.json            the run's id, and what it began with; a run that goes on must agree with it

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finetune.config.schema import Config, DatasetConfig, PublishConfig, TrackingConfig
+from finetune.config.data import DatasetConfig
+from finetune.config.schema import Config, PublishConfig, TrackingConfig
 from finetune.models import quantization
 
 STEPS, ROWS, ANSWERED, NEW_TOKENS = 2, 2, 2, 8

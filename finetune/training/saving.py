@@ -8,6 +8,7 @@ import logging
 import shutil
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,9 +171,8 @@ class Saving:
         if not self.args.should_save and not self.is_distributed_loading_by_transformers:
             return
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        # "auto" asks the Hub for the base's vocabulary.
-        more = {"save_embedding_layers": False} if adapter.is_adapted(model) else {}
-        model.save_pretrained(output_dir, state_dict=state_dict, is_main_process=self.args.should_save, **more)
+        save = partial(adapter.save, model) if adapter.is_adapted(model) else model.save_pretrained
+        save(str(output_dir), state_dict=state_dict, is_main_process=self.args.should_save)
         if not self.args.should_save:
             return
         if adapter.is_adapted(model):

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_from_disk
 from transformers import PreTrainedTokenizerBase, set_seed
 
+from finetune.data import index
+from finetune.data.rows import Rows
 from finetune.errors import UserError
 from finetune.evaluation.evaluate import Evaluation
-from finetune.models import adapter, model, quantization, tokenizer
+from finetune.models import adapter, attention, model, quantization, tokenizer
 from finetune.models.model import Loaded
 from finetune.models.precision import DTYPES
 from finetune.plan import identity
@@ -21,6 +22,7 @@ from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
 from finetune.training import checkpoint, generators, guards, ranks, resume, upstream
 from finetune.training.callbacks import Heartbeat, MetricsFile, MovingRanks
+from finetune.training.collate import packed
 from finetune.training.resuming import Resuming
 from finetune.training.saving import Lineage
 from finetune.training.signals import Request, StopAsked
@@ -74,6 +76,8 @@ def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
 
     set_seed(seeds["init"])
     adapted = _adapted(plan, loaded)
+    if rows["train"].is_packed:
+        log.info("packing: %s", _isolated(plan, adapted, words))
     with _tracking(plan, folder):
         trainer = assemble(plan, adapted, words, rows, evaluation, str(folder / "checkpoints"))
         # After the trainer is made: TRL casts the adapters of a quantized base to bf16.
@@ -126,9 +130,9 @@ def lineage(plan: Plan, folder: RunFolder) -> Lineage:
     return Lineage(began["id"], began["identity"], parent)
 
 
-def load_rows(plan: Plan, split: str) -> Dataset:
+def load_rows(plan: Plan, split: str) -> Rows:
     """The prepared rows of a split, memory-mapped."""
-    return load_from_disk(str(Path(plan.rows) / split))
+    return index.load(Path(plan.rows), split)
 
 
 def load_tokenizer(plan: Plan) -> PreTrainedTokenizerBase:
@@ -155,9 +159,7 @@ def load_base(plan: Plan) -> Loaded:
     return model.load(config.model, plan.source, architecture, config.task, dtype, quantizer)
 
 
-def _baseline(
-    plan: Plan, folder: RunFolder, evaluation: Evaluation, base: Any, rows: Dataset
-) -> dict[str, float] | None:
+def _baseline(plan: Plan, folder: RunFolder, evaluation: Evaluation, base: Any, rows: Rows) -> dict[str, float] | None:
     """Scores of the untouched model; a run that goes on has them already."""
     if not plan.config.evaluation.baseline:
         return None
@@ -179,6 +181,12 @@ def _adapted(plan: Plan, loaded: Loaded) -> Any:
     if plan.config.quantization["method"] != quantization.NONE:
         base = adapter.prepare_quantized(base, checkpointing=bool(plan.arguments.get("activation_checkpointing")))
     return adapter.apply(base, plan.config.adapter, plan.config.task.peft_type, loaded.fresh)
+
+
+def _isolated(plan: Plan, adapted: Any, words: PreTrainedTokenizerBase) -> str:
+    """Proof that documents of a packed row do not see each other, as they are trained."""
+    adapted.train()
+    return attention.check_isolated(adapted, lambda used: packed(used, words.pad_token_id), plan.precision.compute)
 
 
 @contextmanager

@@ -7,21 +7,21 @@ from datasets import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from finetune.config.options import resolve
+from finetune.config.task import Task
+from finetune.data.rows import Rows
 from finetune.errors import UserError
 from finetune.plan import identity
 from finetune.plan.plan import Plan
-from finetune.training import order, ranks
+from finetune.training import collate, order, ranks
 from finetune.training.order import Batches, Loader, Sizes
 from finetune.training.resuming import Loading
 from finetune.training.saving import Saving
 from finetune.training.watched import Watched
 
-Score = Callable[[Any, Dataset], dict[str, float]]
+Score = Callable[[Any, Rows], dict[str, float]]
 
 
-def assemble(
-    plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Dataset], score: Score, checkpoints: str
-) -> Trainer:
+def assemble(plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Rows], score: Score, checkpoints: str) -> Trainer:
     """A trainer ready to run.
 
     Args:
@@ -34,17 +34,27 @@ def assemble(
     arguments = resolve(task.arguments_class)(output_dir=checkpoints, **given)
     # One process trains on one GPU: where it sees several, the Trainer would wrap the model in DataParallel unasked.
     arguments._n_gpu = min(arguments.n_gpu, 1)
+    # TRL takes nothing but its own kind of data set, and looks at the first row; it never reads another one.
+    stand_in = Dataset.from_list([rows["train"][0]])
     trainer: Trainer = scored_by(score, resolve(task.trainer_class))(
         model=model,
         args=arguments,
-        train_dataset=rows["train"],
-        eval_dataset=rows["validation"],
+        train_dataset=stand_in,
+        eval_dataset=stand_in,
         processing_class=tokenizer,
-        data_collator=task.collator(tokenizer),
+        data_collator=collator_of(model, rows["train"], tokenizer, task),
     )
+    trainer.train_dataset, trainer.eval_dataset = rows["train"], rows["validation"]
     trainer.data_seed = seeds["data"]  # type: ignore[attr-defined]
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def collator_of(model: Any, rows: Rows, tokenizer: Any, task: Task) -> collate.Collate:
+    """The task's own, or for packed rows the one that keeps documents apart."""
+    if rows.is_packed:
+        return collate.packed(model.config._attn_implementation, tokenizer.pad_token_id)
+    return task.collator(tokenizer)
 
 
 class Ordered:
@@ -75,7 +85,7 @@ class Ordered:
     def _order(self: Any, step: int) -> Any:
         strategy = self.args.train_sampling_strategy
         if strategy == "group_by_length":
-            return order.by_length([len(ids) for ids in self.train_dataset["input_ids"]], step)
+            return order.by_length(self.train_dataset.lengths, step)
         known = {"random": order.shuffled, "sequential": order.sequential}
         if strategy not in known:
             accepted = ", ".join([*known, "group_by_length"])

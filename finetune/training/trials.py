@@ -6,6 +6,7 @@ What fails here would have failed after hours.
 import logging
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -14,7 +15,6 @@ from finetune.plan.plan import Plan
 
 log = logging.getLogger(__name__)
 
-LOOKED_AT = 100_000
 TOLERANCE = 0.01
 # AdamW keeps two numbers in fp32 for each trained weight.
 OPTIMIZER_BYTES = 8
@@ -60,16 +60,13 @@ def check_as_planned(trainer: Any, plan: Plan) -> None:
 def longest_batch(trainer: Any) -> None:
     """Forward and backward on the longest rows, with room taken for what the optimizer will keep."""
     rows = trainer.train_dataset
-    lengths = [len(ids) for ids in rows[:LOOKED_AT]["input_ids"]] if hasattr(rows, "column_names") else None
-    if not lengths:
-        return
-    longest = sorted(range(len(lengths)), key=lambda at: -lengths[at])[: trainer.args.train_batch_size]
+    longest = np.argsort(-rows.lengths, kind="stable")[: trainer.args.train_batch_size]
     trained = sum(value.numel() for value in trainer.model.parameters() if value.requires_grad)
     device = trainer.args.device
     room = torch.empty(0 if device.type == "cpu" else trained * OPTIMIZER_BYTES, dtype=torch.uint8, device=device)
     model = trainer.accelerator.unwrap_model(trainer.model)
     trainer.losses = []
-    batch, items = trainer.get_batch_samples(iter([trainer.data_collator([rows[at] for at in longest])]), 1, device)
+    batch, items = trainer.get_batch_samples(iter([trainer.data_collator(rows.__getitems__(longest))]), 1, device)
     trainer.current_gradient_accumulation_steps = 1
     trainer.training_step(model, batch[0], items)
     del room
@@ -83,7 +80,7 @@ def cut_batch(trainer: Any) -> None:
     """
     if not trainer.model_accepts_loss_kwargs and trainer.compute_loss_func is None:
         return
-    rows = [trainer.train_dataset[at] for at in range(min(2, len(trainer.train_dataset)))]
+    rows = trainer.train_dataset.__getitems__(range(min(2, len(trainer.train_dataset))))
     trainer.model.eval()
     batches = [trainer._prepare_inputs(trainer.data_collator(part)) for part in (rows, rows[:1], rows[1:]) if part]
     items = trainer._get_num_items_in_batch([batches[0]], trainer.args.device)

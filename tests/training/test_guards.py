@@ -148,9 +148,19 @@ def test_weights_that_are_no_numbers_are_never_kept():
         guards.check_finite(model)
 
 
+class OfTwo:
+    """Rows, as a loader takes them."""
+
+    def __len__(self):
+        return 2
+
+    def __getitems__(self, indices):
+        return [[[1.0], [5.0, 7.0, 9.0]][at] for at in indices]
+
+
 def test_a_model_class_that_ignores_the_items_of_a_step_is_refused():
     trainer = SimpleNamespace(
-        model_accepts_loss_kwargs=True, compute_loss_func=None, train_dataset=[[1.0], [5.0, 7.0, 9.0]],
+        model_accepts_loss_kwargs=True, compute_loss_func=None, train_dataset=OfTwo(),
         model=torch.nn.Linear(1, 1), args=SimpleNamespace(device="cpu"), data_collator=lambda rows: {"rows": rows},
         _prepare_inputs=lambda batch: batch, _get_num_items_in_batch=lambda *_: 4,
         compute_loss_context_manager=lambda: torch.no_grad(),
