@@ -33,18 +33,13 @@ if TYPE_CHECKING:
 # Markup is off: user data and paths may hold square brackets.
 console = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=not sys.stdout.isatty())
 log = logging.getLogger("finetune")
+QUIET = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "true"}
 
 
 @contextmanager
 def session() -> Iterator[None]:
-    """Our own log lines on the console; the libraries' bars and advice off."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    import datasets
-    import transformers
-
-    datasets.disable_progress_bars()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    """Our own log lines on the console; the libraries' advice off."""
+    _quieten()
     handler = logging.StreamHandler(sys.stdout)
     handler.addFilter(lambda record: not getattr(record, "is_on_bar", False))
     log.addHandler(handler)
@@ -55,6 +50,18 @@ def session() -> Iterator[None]:
             yield
         finally:
             log.removeHandler(handler)
+
+
+def _quieten() -> None:
+    """Quieten libraries that may be imported later, or never; a terminal keeps the bars of downloads."""
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    if not sys.stdout.isatty():
+        disable_progress_bars()
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if loaded := sys.modules.get("transformers"):
+        loaded.logging.set_verbosity_error()
 
 
 def show_plan(plan: Plan) -> None:

@@ -4,23 +4,25 @@ Knows the order: sources, shards, lengths, mixture, packing. A second start read
 neither rows nor tokenizer before somebody asks for them.
 """
 
+from __future__ import annotations
+
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from datasets import Dataset
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from finetune.config.schema import Config
 from finetune.config.task import Facts
-from finetune.data import accounts, index, mixture, splits, store, streams
-from finetune.data.building import Build
+from finetune.data import accounts, index, mixture, store, streams
 from finetune.data.files import file_hash
 from finetune.data.rows import Rows
 from finetune.data.sources import COMMIT, DataSource, sources_of
 from finetune.models import model, tokenizer
 from finetune.models.source import Source, resolve
+
+if TYPE_CHECKING:  # seconds of imports, which what is prepared already does without
+    from datasets import Dataset
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 # Raised when the code that puts rows together changes what it makes.
 VERSION = 1
@@ -49,6 +51,8 @@ class Prepared:
     @cached_property
     def raw(self) -> dict[str, Dataset]:
         """The raw rows of each split; of the first source where there are several."""
+        from finetune.data import splits
+
         found = splits.load(sources_of(self.config.dataset)[0], self.config.seed)
         return {name: split.rows for name, split in found.items()}
 
@@ -61,6 +65,12 @@ class Prepared:
     def model_config(self) -> PretrainedConfig:
         """The architecture, with what the data decides of it."""
         return model.config(self.config.model, self.source, self.config.task, self.facts)
+
+    @property
+    def architecture(self) -> list[Any]:
+        """What decides `model_config`, known without reading it: JSON-able."""
+        stated = _key(self.source.path, self.source.revision) or self.model_config.to_dict()
+        return [stated, self.config.model.config, self.facts]
 
     @property
     def longest(self) -> int:
@@ -78,7 +88,7 @@ def prepare(config: Config) -> Prepared:
     config = replace(config, dataset=streams.bounded(config))
     source, data = resolve(config.model), [_identified(each, config.seed) for each in sources_of(config.dataset)]
     inputs = _inputs(config, source, data)
-    folder = index.find(inputs) or index.build(inputs, Build(config, source, data).into)
+    folder = index.find(inputs) or _built(inputs, config, source, data)
     made = index.made(folder)
     for split, account in made["report"].items():
         accounts.check(split, account, config.dataset.max_dropped)
@@ -87,10 +97,18 @@ def prepare(config: Config) -> Prepared:
     return Prepared(config, folder, source, made["facts"], made["max_length"], made["report"])
 
 
+def _built(inputs: dict[str, Any], config: Config, source: Source, data: list[DataSource]) -> Path:
+    from finetune.data.building import Build
+
+    return index.build(inputs, Build(config, source, data).into)
+
+
 def _identified(source: DataSource, seed: int) -> DataSource:
     """A source whose commit the Hub does not tell is known by what was read of it."""
     if source.key is not None:
         return source
+    from finetune.data import splits
+
     return replace(source, key=[source.config.path, splits.load(source, seed)["train"].rows._fingerprint])
 
 

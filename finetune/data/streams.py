@@ -3,18 +3,21 @@
 What a run of so many steps can use is read, a few thousand rows at a time, and nothing behind it.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
-
-from datasets import Dataset, IterableDataset, IterableDatasetDict
+from typing import TYPE_CHECKING, Any
 
 from finetune.config.cache import cache_folder
 from finetune.config.data import DatasetConfig
 from finetune.config.schema import Config
 from finetune.data.store import key
 from finetune.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
 
 
 def bounded(config: Config) -> DatasetConfig:
@@ -48,6 +51,8 @@ def first_rows(found: Any, config: DatasetConfig, identity: Any) -> dict[str, Da
         found: what `load_dataset(…, streaming=True)` gives.
         identity: of the source's content.
     """
+    from datasets import IterableDatasetDict
+
     size = config.validation_size
     limit = config.limit or 0
     # Enough that a validation split can still be cut off.
@@ -62,6 +67,8 @@ def first_rows(found: Any, config: DatasetConfig, identity: Any) -> dict[str, Da
 
 
 def _kept(rows: IterableDataset, count: int, folder: str) -> Dataset:
+    from datasets import Dataset
+
     def first() -> Iterator[dict[str, Any]]:
         yield from rows.take(count)
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.quantizers.base import get_keys_to_not_convert
 
 from finetune.estimate.setup import Setup
 from finetune.models.precision import DTYPES
@@ -80,6 +79,8 @@ def quantized_names(model: Any, quantization: dict[str, Any]) -> frozenset[str]:
     """Frozen weights of linear layers, but those the quantizer leaves alone: heads, tied weights, the last layer."""
     if quantization["method"] == "none":
         return frozenset()
+    from transformers.quantizers.base import get_keys_to_not_convert
+
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     skipped = quantization.get("llm_int8_skip_modules") or quantization.get("modules_to_not_convert")
     left = tuple(get_keys_to_not_convert(base) if skipped is None else skipped)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, GenerationConfig, PretrainedConfig
 
 from finetune.config.options import resolve
 from finetune.config.schema import ModelConfig
@@ -21,7 +20,7 @@ from finetune.models.precision import DTYPES, device
 from finetune.models.source import Source
 
 if TYPE_CHECKING:  # the code of models takes a second to import, and a plan needs none of it
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +50,8 @@ def brought(model: ModelConfig, source: Source) -> Brought:
     Raises:
         UserError: there is no config at the source, or an override it does not have.
     """
+    from transformers import GenerationConfig
+
     own = stated(model, source)
     try:
         stops = GenerationConfig.from_pretrained(source.path, revision=source.revision or "main").eos_token_id
@@ -71,6 +72,8 @@ def stated(model: ModelConfig, source: Source) -> PretrainedConfig:
     Raises:
         UserError: there is no config at the source, or an override it does not have.
     """
+    from transformers import AutoConfig
+
     try:
         found = AutoConfig.from_pretrained(
             source.path, revision=source.revision, trust_remote_code=model.trust_remote_code

@@ -1,13 +1,17 @@
 """The tokenizer as training and serving both use it: template, pad token, length."""
 
+from __future__ import annotations
+
 import logging
 from pathlib import Path
-
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from finetune.config.schema import TokenizerConfig
 from finetune.errors import UserError
 from finetune.models.source import Source
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 RESERVED_PADS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<unk>")
 COUNTED_FROM_PAD = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text")
@@ -22,6 +26,8 @@ def load(config: TokenizerConfig, source: Source, trust_remote_code: bool = Fals
     Raises:
         UserError: there is no tokenizer at the path, or no token to pad with.
     """
+    from transformers import AutoTokenizer
+
     path = config.path or source.path
     revision = config.revision if config.path else source.revision
     try:
