@@ -62,6 +62,8 @@ def forked(action: Callable[[], object], log: Path) -> int:
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
         logging.basicConfig(stream=sys.stdout, format="%(message)s", force=True)
         logging.getLogger("finetune").setLevel(logging.INFO)
+        # Threads that tokenized before the fork are not there any more.
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
         action()
         code = 0
     except FinetuneError as error:
