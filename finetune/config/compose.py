@@ -219,9 +219,8 @@ def _hydra(
 
 def _own_folders() -> list[Path]:
     """The user's folders of groups, each of whose files can be read."""
-    for folder in recipes.own_folders:
-        for file in folder.glob("*/*.yaml"):
-            origin.parse(file)
+    for file in (file for folder in recipes.own_folders for file in folder.glob("*/*.yaml")):
+        origin.parse(file)
     return recipes.own_folders
 
 
