@@ -1,5 +1,6 @@
 """The program: the straight line from a config to a verified model."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -21,6 +22,8 @@ from finetune.training import resume as resuming
 from finetune.training import signals
 from finetune.training.signals import Request
 from finetune.worker import work
+
+log = logging.getLogger(__name__)
 
 RENDERED_ROWS = 8
 SAVED = ("saved", "verified", "published")
@@ -52,10 +55,11 @@ def run(config: Config, notes: Sequence[str] = ()) -> RunFolder:
 
 def complete(folder: RunFolder, made: Plan, request: Request) -> None:
     """The stages that are still to be done."""
+    if folder.stage in DONE:
+        log.info("%s is finished; a longer run goes on with checkpoint.accept=[total_steps]", folder.path)
     if folder.stage not in SAVED:
         work(folder, request)
-    if folder.stage not in DONE:
-        finish(folder, made)
+    finish(folder, made)
 
 
 def resume(path: str, overrides: Sequence[str] = (), back_to: int | None = None) -> RunFolder:
@@ -131,9 +135,10 @@ def _asked(made: Plan, prepared: Prepared) -> Iterator[dict]:
 
 
 def finish(folder: RunFolder, made: Plan) -> None:
-    """Verify in a fresh process, then publish if asked."""
-    verify.run(folder)
-    folder.reached("verified")
-    if made.config.publish.to == "hub":
+    """Verify in a fresh process, then publish if asked; what is done already is not done again."""
+    if folder.stage not in DONE:
+        verify.run(folder)
+        folder.reached("verified")
+    if made.config.publish.to == "hub" and folder.stage != "published":
         publish.publish(folder, made.config.publish)
         folder.reached("published")

@@ -80,7 +80,7 @@ class StopAsked(TrainerCallback):
             Stopped: always, where the ranks have agreed.
         """
         if self.is_stopping and not self.trainer.save_is_due:
-            raise Stopped(f"stopped after step {state.global_step}, by {self.request.by or 'another rank'}")
+            raise Stopped(f"stopped by {self.request.by or 'another rank'} after step {state.global_step}, which is saved")
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Steps are over."""

@@ -62,7 +62,7 @@ def test_a_signal_saves_the_running_step_and_the_same_command_goes_on(number, mo
     assert f"Go on with: finetune resume {folder}" in end.output
     (newest, *_) = checkpoint.found(folder / "checkpoints")
     assert checkpoint.step_of(newest) in (5, 6)
-    assert "stopped after step" in RunFolder(folder).read("status.json")["stopped"]
+    assert "after step" in RunFolder(folder).read("status.json")["stopped"]
     assert again(folder).code == 0
     assert not differences(outcome(straight), outcome(folder))
 
