@@ -37,19 +37,21 @@ def run(config: Config, notes: Sequence[str] = ()) -> RunFolder:
         PlanError: a check of the plan failed.
         Stopped: the run was asked to stop, and can be resumed.
     """
-    with ExitStack() as held:
-        if config.run_folder:
-            held.enter_context(RunFolder(Path(config.run_folder).expanduser()).locked())
-        made, prepared = planned(config, notes)
-        refuse_failed(made.checks)
-        folder = run_folder(made, prepared)
-        if not config.run_folder:
-            held.enter_context(folder.locked())
-        held.enter_context(folder.logged())
-        try:
-            complete(folder, made, held.enter_context(signals.heard()))
-        except Stopped as stopped:
-            raise Stopped(f"{stopped}. Go on with: finetune resume {folder.path}") from None
+    folder = None
+    try:
+        with signals.heard() as request, ExitStack() as held:
+            if config.run_folder:
+                held.enter_context(RunFolder(Path(config.run_folder).expanduser()).locked())
+            made, prepared = planned(config, notes)
+            refuse_failed(made.checks)
+            folder = run_folder(made, prepared)
+            if not config.run_folder:
+                held.enter_context(folder.locked())
+            held.enter_context(folder.logged())
+            complete(folder, made, request)
+    except Stopped as stopped:
+        way_on = f"Go on with: finetune resume {folder.path}" if folder else "Go on with the same command"
+        raise Stopped(f"{stopped}. {way_on}") from None
     return folder
 
 

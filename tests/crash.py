@@ -27,7 +27,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from finetune import run, worker
-from finetune.errors import FinetuneError
+from finetune.errors import FinetuneError, Stopped
 from finetune.plan import checks, environment
 from finetune.plan.run_folder import RunFolder
 from finetune.training import train
@@ -66,7 +66,7 @@ def forked(action: Callable[[], object], log: Path) -> int:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         action()
         code = 0
-    except FinetuneError as error:
+    except (FinetuneError, Stopped) as error:
         print(error)
         code = error.exit_code
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ once. A second Ctrl-C ends it at once wherever it is.
 """
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -29,14 +30,23 @@ class Request:
     def __init__(self) -> None:
         self.by: str | None = None
         self.in_steps = False
+        self.process = os.getpid()
 
     def note(self, number: int, _: FrameType | None) -> None:
         """The handler: nothing is done here but to remember, or to leave where nothing would be lost."""
+        if os.getpid() != self.process:
+            self._note_in_worker(number)
+            return
         if self.by and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.by = signal.Signals(number).name
         if not self.in_steps:
             raise Stopped(f"stopped by {self.by}")
+
+    def _note_in_worker(self, number: int) -> None:
+        """A process forked from this one: it is needed until the step is over, and told to end otherwise."""
+        if number == signal.SIGTERM and not self.in_steps:
+            os._exit(128 + number)
 
 
 @contextmanager
@@ -80,7 +90,9 @@ class StopAsked(TrainerCallback):
             Stopped: always, where the ranks have agreed.
         """
         if self.is_stopping and not self.trainer.save_is_due:
-            raise Stopped(f"stopped by {self.request.by or 'another rank'} after step {state.global_step}, which is saved")
+            raise Stopped(
+                f"stopped by {self.request.by or 'another rank'} after step {state.global_step}, which is saved"
+            )
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Steps are over."""

@@ -1,6 +1,8 @@
 """Stopped anywhere and resumed is never stopped: the same weights, optimizer, numbers and order, bit for bit."""
 
+import contextlib
 import os
+import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -11,8 +13,9 @@ import tiny_runs
 from cells import KILLED, MATRIX, REFUSED
 from crash import SMALL, Kill, differences, ended, forked, once, outcome, trained
 
+from finetune import run
 from finetune.plan.run_folder import RunFolder
-from finetune.training import checkpoint
+from finetune.training import checkpoint, signals
 
 LORA = KILLED["lora"]
 
@@ -65,6 +68,28 @@ def test_a_signal_saves_the_running_step_and_the_same_command_goes_on(number, mo
     assert "after step" in RunFolder(folder).read("status.json")["stopped"]
     assert again(folder).code == 0
     assert not differences(outcome(straight), outcome(folder))
+
+
+def test_a_signal_while_the_run_is_planned_ends_it_at_once_and_the_same_command_goes_on(killed, monkeypatch):
+    def planned(*_: object) -> None:
+        # Libraries catch exceptions and go on without what failed.
+        with contextlib.suppress(Exception):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        raise AssertionError("not reached")
+
+    monkeypatch.setattr(run, "planned", planned)
+    end = again(killed)
+    assert end.code == 75
+    assert end.output.endswith("stopped by SIGUSR1. Go on with the same command\n")
+
+
+@pytest.mark.parametrize(("in_steps", "code"), [(True, 0), (False, 128 + 15)])
+def test_processes_that_prepare_rows_end_when_told_and_those_that_load_them_stay(in_steps, code, tmp_path):
+    with signals.heard() as request:
+        request.in_steps = in_steps
+        # What a terminal sends to every process, and what a pool is ended by.
+        end = once(lambda: [os.kill(os.getpid(), number) for number in (2, 10, 15)], tmp_path)
+    assert (end.code, request.by) == (code, None)
 
 
 def test_a_chain_of_stops_leaves_no_trace(straight, tmp_path):
@@ -149,8 +174,6 @@ def test_a_finished_run_is_done_and_extended_only_where_that_is_said(straight, t
 
 
 def test_going_back_leaves_the_other_way_for_good(killed):
-    from finetune import run
-
     (_newest, oldest) = checkpoint.found(killed / "checkpoints")
     step = checkpoint.step_of(oldest)
     run.resuming.go_back(RunFolder(killed), step)
