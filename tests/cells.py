@@ -30,10 +30,13 @@ from finetune.plan.run_folder import RunFolder
 DROPOUT = "model.config={hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1}"
 FULL = tiny_runs.classify(*SMALL, DROPOUT, "trainer.save_steps=2")
 LORA = ("adapter=lora", "adapter.lora_dropout=0.1")
+PACKED = ("packing=best_fit", "tokenizer.max_length=48", "trainer.per_device_train_batch_size=1",
+          "model.config={attention_dropout: 0.1}")  # fmt: skip
 KILLED: dict[str, Sequence[str]] = {
     "full": FULL,
     "lora": tiny_runs.classify(*SMALL, *LORA, "trainer.save_steps=2"),
     "chat": tiny_runs.chat(*SMALL, *LORA, "trainer.save_steps=2"),
+    "packed": tiny_runs.chat(*SMALL, *PACKED, "trainer.save_steps=2"),
     "chat full": tiny_runs.chat(*SMALL, "trainer.save_steps=2", "model.config={attention_dropout: 0.1}"),
 }
 TWO = tiny_runs.classify(
@@ -59,7 +62,27 @@ MATRIX: dict[str, tuple[Sequence[str], int]] = {
         ("workers", ("trainer.dataloader_num_workers=2",), 7),
         ("best model", BEST, 9),
         ("by length", ("trainer.train_sampling_strategy=group_by_length",), 10),
-        ("epochs", ("trainer.max_steps=-1", "trainer.num_train_epochs=2", "trainer.save_strategy=epoch"), 17),
+        (
+            "epochs",
+            (
+                "trainer.max_steps=-1",
+                "trainer.num_train_epochs=2",
+                "trainer.save_strategy=epoch",
+                "~trainer.save_steps",
+            ),
+            17,
+        ),
+    )
+}
+
+
+MATRIX |= {
+    f"{base} {name}": ([*tiny_runs.chat(*SMALL, *PACKED, *more), *also], step)
+    for base, more in {"packed": (), "packed lora": ("adapter=lora",)}.items()
+    for name, also, step in (
+        ("mid-epoch", (), 8),
+        ("workers", ("global_batch_size=2", "trainer.dataloader_num_workers=2"), 7),
+        ("streamed", ("dataset.streaming=true", "dataset.limit=40"), 10),
     )
 }
 

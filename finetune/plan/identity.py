@@ -32,6 +32,7 @@ HARMLESS = frozenset({
 """Arguments that decide how a run is watched and cut, not what it learns."""
 CLOSED = frozenset({"seed", "num_train_epochs", "max_steps", "warmup_steps", "bf16", "fp16", "hub_token"})
 """Arguments that other fields of the identity stand for, and one that is kept nowhere."""
+NOT_COMPARED = frozenset(f"trainer.{name}" for name in HARMLESS | CLOSED)
 BESIDE = ("evaluation", "guards", "checkpoint", "tracking", "publish")
 """Groups of keys that decide what happens beside the steps."""
 ROWS, WRITTEN = "data.rows.train", ("dataset", "task", "tokenizer", "packing")
@@ -104,7 +105,8 @@ def check(old: dict[str, Any], new: dict[str, Any], accepted: list[str], what: s
     Raises:
         UserError: some are not, or what is accepted is no field.
     """
-    found = changes(old, new)
+    # A version before may have held against a run what this one does not.
+    found = changes({name: value for name, value in old.items() if name not in NOT_COMPARED}, new)
     if unknown := next((name for name in accepted if name not in {*old, *new}), None):
         raise UserError(f"checkpoint.accept=[{unknown}]: no such field of a run. {_meant(unknown, [*old, *new])}")
     refused = [change for change in found if change.field not in accepted]

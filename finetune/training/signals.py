@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from finetune.errors import Stopped
 from finetune.training import ranks
@@ -30,6 +31,7 @@ class Request:
     def __init__(self) -> None:
         self.by: str | None = None
         self.in_steps = False
+        self.is_leaving = False
         self.process = os.getpid()
 
     def note(self, number: int, _: FrameType | None) -> None:
@@ -40,7 +42,8 @@ class Request:
         if self.by and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.by = signal.Signals(number).name
-        if not self.in_steps:
+        if not self.in_steps and not self.is_leaving:
+            self.is_leaving = True
             raise Stopped(f"stopped by {self.by}")
 
     def _note_in_worker(self, number: int) -> None:
@@ -59,6 +62,10 @@ def heard() -> Iterator[Request]:
     before = {number: signal.signal(number, request.note) for number in ASKING}
     try:
         yield request
+    except Stopped:
+        # Schedulers ask more than once; the exit code must not depend on when.
+        before |= dict.fromkeys((signal.SIGTERM, signal.SIGUSR1), signal.SIG_IGN)
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -90,10 +97,18 @@ class StopAsked(TrainerCallback):
             Stopped: always, where the ranks have agreed.
         """
         if self.is_stopping and not self.trainer.save_is_due:
-            raise Stopped(
-                f"stopped by {self.request.by or 'another rank'} after step {state.global_step}, which is saved"
-            )
+            raise self._stopped(state.global_step)
 
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        """Steps are over."""
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Steps are over; what came after the last of them was agreed on is followed now, if that step is kept.
+
+        Raises:
+            Stopped: a rank was asked meanwhile.
+        """
         self.request.in_steps = False
+        if args.save_strategy != SaveStrategy.NO and ranks.any_of(self.request.by is not None):
+            raise self._stopped(state.global_step)
+
+    def _stopped(self, step: int) -> Stopped:
+        self.request.is_leaving = True
+        return Stopped(f"stopped by {self.request.by or 'another rank'} after step {step}, which is saved")

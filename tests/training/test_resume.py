@@ -92,6 +92,31 @@ def test_processes_that_prepare_rows_end_when_told_and_those_that_load_them_stay
     assert (end.code, request.by) == (code, None)
 
 
+def test_a_scheduler_that_asks_again_and_again_does_not_change_the_exit_code(tmp_path):
+    def asked() -> None:
+        try:
+            with signals.heard():
+                try:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                finally:
+                    os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    end = once(asked, tmp_path)
+    assert (end.code, end.output) == (75, "stopped by SIGTERM\n")
+
+
+def test_a_signal_during_the_last_save_is_followed_before_anything_else(straight, tmp_path):
+    folder = tmp_path / "run"
+    end = again(folder, callbacks=[Kill(12, signal.SIGTERM, "on_save")])
+    assert end.code == 75
+    assert "stopped by SIGTERM after step 12, which is saved" in end.output
+    assert not (folder / "model").exists()
+    assert again(folder).code == 0
+    assert not differences(outcome(straight), outcome(folder))
+
+
 def test_a_chain_of_stops_leaves_no_trace(straight, tmp_path):
     folder = tmp_path / "run"
     for step in (1, 4, 6, 9, 11):

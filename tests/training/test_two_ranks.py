@@ -7,7 +7,7 @@ import time
 import cells
 import pytest
 from cells import TWO
-from crash import Kill, both_ended, differences, ended, outcome, output, planned_for_two, two_ranks
+from crash import Kill, both_ended, differences, ended, once, outcome, output, planned_for_two, trained, two_ranks
 
 from finetune.training import checkpoint, peers
 from finetune.training.peers import Peers
@@ -28,6 +28,17 @@ def test_a_signal_to_any_rank_stops_all_at_one_step_and_the_run_goes_on_to_the_b
     folder = planned_for_two(TWO, folder.path)
     assert [end.code for end in both_ended(two_ranks(folder), folder)] == [0, 0]
     assert not differences(straight, outcome(folder.path))
+
+
+def test_another_number_of_ranks_goes_on_with_the_same_steps_and_says_what_is_not_exact(tmp_path):
+    recipe = [*TWO[:-1], "trainer.max_steps=8"]
+    folder = planned_for_two(recipe, tmp_path / "run")
+    assert {end.code for end in both_ended(two_ranks(folder, {0: [Kill(4, signal.SIGTERM)]}), folder)} == {75}
+    end = once(lambda: trained(recipe, folder.path), folder.path)
+    assert end.code == 0
+    assert "machine.ranks: 2 → 1. Steps see the same rows; sums are rounded in another order" in end.output
+    assert "trainer.gradient_accumulation_steps: 2 → 4" in end.output
+    assert outcome(folder.path)["state"]["global_step"] == 8
 
 
 def test_the_rank_that_is_left_says_which_one_is_gone(tmp_path):
@@ -65,12 +76,23 @@ def test_a_rank_that_stands_still_is_missed_after_a_while(tmp_path, monkeypatch)
 
 
 def test_a_failure_is_told_to_the_others_by_its_first_line(tmp_path):
+    watching = Peers(tmp_path, 0, 2)
     with pytest.raises(ValueError, match="broken"), peers.watched(tmp_path, 1, 2):
         raise ValueError("broken\nby something")
-    assert Peers(tmp_path, 0, 2).missing().endswith(f"(process {os.getpid()} on {os.uname().nodename}) failed: broken")
+    assert watching.missing().endswith(f"(process {os.getpid()} on {os.uname().nodename}) failed: broken")
 
 
 def test_a_rank_that_is_done_is_not_missed(tmp_path):
+    watching = Peers(tmp_path, 0, 2)
     with peers.watched(tmp_path, 1, 2):
         pass
-    assert Peers(tmp_path, 0, 2).missing() is None
+    assert watching.missing() is None
+
+
+@pytest.mark.parametrize("changed", [{"state": "failed", "why": "stopped"}, {"pid": 2**22 + 1}])
+def test_how_the_processes_before_ended_is_not_taken_for_now(changed, tmp_path):
+    beat_of(tmp_path, 1, **changed)
+    watching = Peers(tmp_path, 0, 2)
+    assert watching.missing() is None
+    beat_of(tmp_path, 1, **changed, time=1)
+    assert "rank 1" in watching.missing()
