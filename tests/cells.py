@@ -214,15 +214,17 @@ def canaries(base: Path) -> tuple[int, int, str]:
     home.mkdir()
     (home / ".netrc").write_text("machine huggingface.co login me password canarynetrc\n")
     os.environ.update(CANARIES, HOME=str(home))
-    recipe = KILLED["lora"]
+    recipe, written = KILLED["lora"], base / "written.yaml"
+    written.write_text("# @package _global_\ntrainer: {hub_token: hf_canaryconfig}\n")
     outputs = [
         once(lambda: trained(recipe, folder, [Kill(7, 15)]), folder).output,
         once(lambda: trained([*recipe, "trainer.hub_token=hf_canarycommandline"], folder), folder).output,
+        once(lambda: trained([f"recipe={written}", *recipe], folder), folder).output,
         once(lambda: trained(recipe, folder, [Fail(9)]), folder).output,
         once(lambda: trained(recipe, folder), folder).output,
     ]
     kept = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
-    every = [*CANARIES.values(), "canarynetrc", "canarycommandline"]
+    every = [*CANARIES.values(), "canarynetrc", "canarycommandline", "canaryconfig"]
     leaked = [
         each for each in every if any(each.encode() in content for content in [*kept, *map(str.encode, outputs)])
     ]

@@ -9,7 +9,7 @@ import pytest
 from cells import TWO
 from crash import Kill, both_ended, differences, ended, once, outcome, output, planned_for_two, trained, two_ranks
 
-from finetune.training import checkpoint, peers
+from finetune.training import checkpoint, peers, ranks
 from finetune.training.peers import Peers
 
 
@@ -51,6 +51,14 @@ def test_the_rank_that_is_left_says_which_one_is_gone(tmp_path):
     assert time.monotonic() - started < 10
     assert f"rank 1 (process {pids[1]} on" in end.output
     assert "is gone without a word" in end.output
+
+
+def test_one_rank_writes_what_is_written_once_also_before_the_ranks_have_met(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert not ranks.is_first()
+    monkeypatch.setenv("RANK", "0")
+    assert ranks.is_first()
 
 
 def beat_of(folder, rank: int, **changed: object) -> None:
