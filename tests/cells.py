@@ -98,8 +98,8 @@ def straight(name: str, recipe: Sequence[str], base: Path) -> tuple[dict, float]
     return outcome(folder), float((folder / "seconds").read_text())
 
 
-def straight_two(base: Path) -> dict:
-    folder = planned_for_two(TWO, base / "straight-two")
+def straight_two(base: Path, recipe: Sequence[str] = TWO) -> dict:
+    folder = planned_for_two(recipe, base / "straight-two")
     ends = both_ended(two_ranks(folder), folder)
     assert [end.code for end in ends] == [0, 0], ends[0].output
     return outcome(folder.path)

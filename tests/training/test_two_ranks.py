@@ -12,37 +12,38 @@ from crash import Kill, both_ended, differences, ended, once, outcome, output, p
 from finetune.training import checkpoint, peers, ranks
 from finetune.training.peers import Peers
 
+SHORT = [*TWO[:-1], "trainer.max_steps=9"]
+
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory) -> dict:
-    return cells.straight_two(tmp_path_factory.mktemp("two"))
+    return cells.straight_two(tmp_path_factory.mktemp("two"), SHORT)
 
 
 @pytest.mark.parametrize("signals", [{1: [Kill(5, signal.SIGTERM)]}, {0: [Kill(5, 10)], 1: [Kill(7, 10)]}])
 def test_a_signal_to_any_rank_stops_all_at_one_step_and_the_run_goes_on_to_the_bit(signals, straight, tmp_path):
-    folder = planned_for_two(TWO, tmp_path / "run")
+    folder = planned_for_two(SHORT, tmp_path / "run")
     assert [end.code for end in both_ended(two_ranks(folder, signals), folder)] == [75, 75]
     (newest, *_) = checkpoint.found(folder / "checkpoints")
     assert checkpoint.step_of(newest) in (5, 6)
     assert {path.name for path in newest.glob("rank-*")} == {"rank-0", "rank-1"}
-    folder = planned_for_two(TWO, folder.path)
+    folder = planned_for_two(SHORT, folder.path)
     assert [end.code for end in both_ended(two_ranks(folder), folder)] == [0, 0]
     assert not differences(straight, outcome(folder.path))
 
 
 def test_another_number_of_ranks_goes_on_with_the_same_steps_and_says_what_is_not_exact(tmp_path):
-    recipe = [*TWO[:-1], "trainer.max_steps=8"]
-    folder = planned_for_two(recipe, tmp_path / "run")
+    folder = planned_for_two(SHORT, tmp_path / "run")
     assert {end.code for end in both_ended(two_ranks(folder, {0: [Kill(4, signal.SIGTERM)]}), folder)} == {75}
-    end = once(lambda: trained(recipe, folder.path), folder.path)
+    end = once(lambda: trained(SHORT, folder.path), folder.path)
     assert end.code == 0
     assert "machine.ranks: 2 → 1. Steps see the same rows; sums are rounded in another order" in end.output
     assert "trainer.gradient_accumulation_steps: 2 → 4" in end.output
-    assert outcome(folder.path)["state"]["global_step"] == 8
+    assert outcome(folder.path)["state"]["global_step"] == 9
 
 
 def test_the_rank_that_is_left_says_which_one_is_gone(tmp_path):
-    folder = planned_for_two(TWO, tmp_path / "run")
+    folder = planned_for_two(SHORT, tmp_path / "run")
     pids = two_ranks(folder, {1: [Kill(4)]})
     assert ended(pids[1], output(folder, 1)).code == -9
     started = time.monotonic()
