@@ -149,10 +149,11 @@ REFUSED = {
 }  # fmt: skip
 ACCEPTED = {
     "trainer.logging_steps": "trainer.logging_steps=3", "trainer.save_steps": "trainer.save_steps=5",
-    "trainer.save_total_limit": "trainer.save_total_limit=3", "trainer.eval_steps": "trainer.eval_steps=3",
+    "trainer.save_total_limit": "trainer.save_total_limit=3", "trainer.eval_strategy": "trainer.eval_strategy=epoch",
     "trainer.dataloader_num_workers": "trainer.dataloader_num_workers=1",
     "trainer.per_device_eval_batch_size": "trainer.per_device_eval_batch_size=2",
-    "trainer.run_name": "trainer.run_name=other",
+    "trainer.run_name": "trainer.run_name=other", "evaluation.metrics": "evaluation.metrics=[accuracy]",
+    "guards.spike": "guards.spike=off",
 }  # fmt: skip
 
 
