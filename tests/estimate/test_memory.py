@@ -6,7 +6,7 @@ import pytest
 import torch
 from counting import counted
 from peft import LoraConfig, get_peft_model
-from shapes import skeleton
+from shapes import adapted, skeleton
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -86,7 +86,7 @@ def test_a_published_qlora_is_met():
     common = {"rows": 2, "length": 2048, "trainable": "bf16", "beside_quantized": "bf16", "checkpointing": True,
               "loss": "chunked", "attention": "packed", "quantization": NF4}  # fmt: skip
     four, eight = (
-        estimate(skeleton("meta-llama/Llama-3.1-8B", dtype=torch.bfloat16, lora=True, layers=count), Setup(**common))
+        estimate(adapted(skeleton("meta-llama/Llama-3.1-8B", dtype=torch.bfloat16, layers=count)), Setup(**common))
         for count in (2, 4)
     )
     whole = four.peak + (eight.peak - four.peak) * 15
