@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from finetune import verbs
+from finetune.config.written import printable
 from finetune.errors import DONE, OUR_FAULT, USER, FinetuneError
 
 Verb = Callable[[argparse.Namespace], None]
@@ -45,7 +46,7 @@ def _guarded(verb: Verb, options: argparse.Namespace) -> int:
         _take_in(getattr(options, "config_dir", None))
         verb(options)
     except FinetuneError as error:
-        print(f"finetune: {error}", file=sys.stderr)
+        print(f"finetune: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("finetune: interrupted", file=sys.stderr)
@@ -103,6 +104,9 @@ def _parser() -> argparse.ArgumentParser:
     recipes.add_argument("action", nargs="?", choices=["list", "show", "copy"], default="list")
     recipes.add_argument("name", nargs="?", help="of the recipe to show or copy")
     recipes.add_argument("target", nargs="?", type=Path, default=Path(), help="where to copy to (default: here)")
+    schema = _verb(added, "schema", "print the JSON Schema of recipes or of a group, for editors", verbs.schema)
+    schema.add_argument("name", nargs="?", help="recipe or a group (default recipe)")
+    schema.add_argument("--output", type=Path, metavar="DIR", help="write NAME.json there; without a name, all")
     _verb(added, "doctor", "say what this machine can do", verbs.doctor)
     parser.add_argument("--version", action="version", version=_version())
     return parser
@@ -122,7 +126,20 @@ class _Parser(argparse.ArgumentParser):
         self.exit(USER, f"finetune: {message}\n")
 
 
-VERBS = ("train", "plan", "rehearse", "show", "diff", "data", "evaluate", "predict", "publish", "recipes", "doctor")
+VERBS = (
+    "train",
+    "plan",
+    "rehearse",
+    "show",
+    "diff",
+    "data",
+    "evaluate",
+    "predict",
+    "publish",
+    "recipes",
+    "schema",
+    "doctor",
+)
 
 
 def _verb(added: "argparse._SubParsersAction[_Parser]", name: str, text: str, verb: Verb) -> argparse.ArgumentParser:

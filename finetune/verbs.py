@@ -146,6 +146,13 @@ def recipes(options: argparse.Namespace) -> None:
         print(recipes.copy(options.name, options.target))
 
 
+def schema(options: argparse.Namespace) -> None:
+    """Print or write the JSON Schema of recipes or groups."""
+    from finetune.config import json_schema
+
+    print(json_schema.told(options.name, options.output), end="")
+
+
 def doctor(_: argparse.Namespace) -> None:
     """What this machine can do."""
     from finetune import console

@@ -1,13 +1,12 @@
 """A composed config against what is accepted: the whole front door, and every problem at once."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from finetune.config import conflicts, ours, theirs, unread
+from finetune.config import conflicts, ours, safety, theirs, unread
 from finetune.config.compose import Composed, compose
 from finetune.config.origin import nearest_origin
 from finetune.config.ours import choice
@@ -72,10 +71,18 @@ def _problems(composed: Composed) -> list[Problem]:
     unread = {problem.key for problem in composed.problems}
     if "task" in unread or wrong_task:
         unread |= {"task", "trainer", "dataset.columns"}
-    found = [problem for of in CHECKS for problem in of(composed, chosen)]
     first = [*composed.problems, *wrong_task]
+    found = [problem for of in ALONE for problem in of(composed, chosen)]
+    right = replace(composed, values=_without(composed.values, {problem.key for problem in [*first, *found]}))
+    found += [problem for of in TOGETHER for problem in of(right, chosen)]
     unique = {problem.key: problem for problem in reversed(found) if not _is_below(problem.key, unread)}
     return [*first, *reversed(unique.values())]
+
+
+def _without(values: dict[str, Any], keys: set[str], prefix: str = "") -> dict[str, Any]:
+    """What is left when the keys that are wrong by themselves are taken out."""
+    left = {name: value for name, value in values.items() if f"{prefix}{name}" not in keys}
+    return {n: _without(v, keys, f"{prefix}{n}.") if isinstance(v, dict) else v for n, v in left.items()}
 
 
 def _is_below(key: str, keys: set[str]) -> bool:
@@ -96,12 +103,11 @@ def _task(composed: Composed) -> tuple[type[Task], list[Problem]]:
 
 
 def _everywhere(composed: Composed, _: Chosen) -> Iterator[Problem]:
-    """What is refused at any depth: keys that would name code to run, and numbers that are not numbers."""
-    for key, value in _every(composed.values):
+    """What is refused at any depth: what no config may hold, and keys that would name code to run."""
+    yield from safety.problems(composed)
+    for key, _value in _every(composed.values):
         if key.rpartition(".")[2] in CODE:
             yield _no_code(key, composed)
-        if isinstance(value, float) and not math.isfinite(value):
-            yield Problem(key, nearest_origin(key, composed.origins), f"wrote {value}, expected a finite number.")
 
 
 def _every(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -119,5 +125,7 @@ def _no_code(key: str, composed: Composed) -> Problem:
     )
 
 
-CHECKS = (_everywhere, ours.problems, theirs.problems, conflicts.problems, unread.problems)
-"""Who looks at a composed config; of two that find fault with one key, the earlier one speaks."""
+ALONE = (_everywhere, ours.problems, theirs.problems)
+"""Who looks at each key by itself; of two that find fault with one, the earlier one speaks."""
+TOGETHER = (conflicts.problems, unread.problems)
+"""Who looks at keys beside each other, of those that are right by themselves."""

@@ -22,9 +22,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from finetune.config import groups, inheritance, options, origin, provenance, recipes, written
+from finetune.config import groups, hydra_errors, inheritance, options, origin, provenance, recipes, written
 from finetune.config.inheritance import Lineage
-from finetune.config.interpolation import resolve
+from finetune.config.interpolation import resolve, veiled
 from finetune.config.origin import COMMAND_LINE
 from finetune.config.provenance import Setting, Settings
 from finetune.config.task import tasks
@@ -105,6 +105,10 @@ def _read(arguments: Sequence[str]) -> CommandLine:
 
 
 def _sort(text: str, parser: OverridesParser, command: CommandLine) -> None:
+    if reason := written.oversized(text):
+        costly = Problem(written.key_of(text), COMMAND_LINE, f"is refused: {reason}.", "Write it into a file.")
+        command.problems.append(costly)
+        return
     try:
         override = parser.parse_override(text)
     except HydraException as error:
@@ -124,7 +128,7 @@ def _unreadable(text: str, error: HydraException) -> Problem:
     if not equals:
         recipe = f" A recipe is chosen with recipe={text}" if text in recipes.names() or text.endswith(".yaml") else ""
         return Problem(written.override(text), COMMAND_LINE, "is not of the form key=value.", recipe.strip())
-    if not re.fullmatch(r"[~+]{0,2}[\w.@/:-]+", key) or key.startswith("/"):
+    if not re.fullmatch(r"[~+]{0,2}[\w@:-]+([./][\w@:-]+)*", key):
         what = f"{written.override(text)} is not of the form key=value."
         return Problem(key or "=", COMMAND_LINE, what, "A key is dotted names, such as trainer.learning_rate")
     hint = f"Text with , = {{ }} ( ) ~ or quotes in it is quoted twice: {written.quoted(text)}"
@@ -140,6 +144,8 @@ def _misused(override: Override, command: CommandLine) -> Problem | None:
         return Problem(text, COMMAND_LINE, "is not of the form key=value.")
     if override.package is not None:
         return Problem(text, COMMAND_LINE, "a group is chosen by its name alone.", f"Write {key}=…")
+    if key == "recipe":
+        return Problem(key, COMMAND_LINE, "holds nothing of its own.", "Write recipe=NAME, or leave it out.")
     if re.match(r"hydra\b", key):
         return Problem(key, COMMAND_LINE, "nothing reads it: Hydra composes the config and does no more.")
     if override.is_sweep_override():
@@ -178,7 +184,7 @@ def _store(lineage: Lineage) -> dict[str, Path]:
     _store_methods()
     store, files = ConfigStore.instance().store, {}
     for number, (file, values) in enumerate(lineage.layers):
-        store(group="recipe", name=f"layer{number}", node=OmegaConf.create(values), package="_global_")
+        store(group="recipe", name=f"layer{number}", node=OmegaConf.create(veiled(values)), package="_global_")
         files[f"recipe/layer{number}"] = file
     overrides = [{f"override /{group}": option} for group, option in lineage.choices.items()]
     defaults = [*(name.removeprefix("recipe/") for name in files), *overrides]
@@ -199,8 +205,8 @@ def _hydra(
             loader = GlobalHydra.instance().config_loader()
             config = loader.load_configuration(BASE, lines, RunMode.RUN)
             parts = loader.compute_defaults_list(BASE, lines, RunMode.RUN).defaults
-    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ConfigError([*problems, _in_our_words(error)]) from None
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError([*problems, hydra_errors.explain(error, map(_text, command.values))]) from None
     OmegaConf.set_struct(config, False)
     config.pop("hydra")
     return config, [(_file(part, layers), part) for part in parts]
@@ -221,13 +227,6 @@ def _quoted(folder: Path) -> str:
 def _file(part: ResultDefault, layers: dict[str, Path]) -> Path | None:
     """The file of a part of the config; what is not a file is of Hydra or a method of a library."""
     return layers.get(part.config_path or "") or recipes.file_of(str(part.config_path))
-
-
-def _in_our_words(error: Exception) -> Problem:
-    text = str(error).splitlines()[0]
-    if match := re.search(r"Could not delete from config. '(.+)' does not exist", text):
-        return Problem(f"~{match[1]}", COMMAND_LINE, "there is no such key to take out.")
-    return Problem("overrides", COMMAND_LINE, text)
 
 
 def _settings(parts: list[tuple[Path | None, ResultDefault]], lineage: Lineage, command: CommandLine) -> Settings:

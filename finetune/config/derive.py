@@ -45,7 +45,7 @@ def _plain(default: Any) -> Any:
 
 def _type_of(default: Any) -> Any:
     """What a parameter without a type takes, where its default leaves no doubt."""
-    return type(default) if isinstance(default, bool | float) else Any
+    return type(default) if isinstance(default, bool | float | str) else Any
 
 
 def _hints(target: Any) -> dict[str, Any]:

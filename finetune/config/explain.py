@@ -16,9 +16,10 @@ from finetune.config.bounds import WORDS
 from finetune.config.check import chosen_by
 from finetune.config.compose import Composed
 from finetune.config.docs import field_docs
-from finetune.config.origin import Loader, nearest_origin
+from finetune.config.origin import nearest_origin
 from finetune.config.places import Chosen
 from finetune.config.provenance import flat
+from finetune.config.reading import Loader
 from finetune.config.schema import Config
 from finetune.config.suggest import did_you_mean
 from finetune.config.theirs import choices_of, types_of

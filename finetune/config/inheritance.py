@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import groups, origin, recipes
+from finetune.config.reading import Document
 from finetune.errors import Problem, UserError
 
 SELF = "_self_"
@@ -24,6 +25,8 @@ class Lineage:
     origins: dict[str, str] = field(default_factory=dict)
     """Group to the line that chose its option."""
     problems: list[Problem] = field(default_factory=list)
+    roots: tuple[Path, ...] = ()
+    """The folders a recipe may be read from."""
 
 
 def read(name: str) -> Lineage:
@@ -32,9 +35,19 @@ def read(name: str) -> Lineage:
     Raises:
         UserError: a recipe is not there, cannot be read, or inherits itself.
     """
-    lineage = Lineage()
-    _add(recipes.find(name), lineage, ())
+    file = recipes.find(name)
+    lineage = Lineage(roots=(file.parent, Path.cwd(), recipes.RECIPES))
+    _contain(file, lineage.roots)
+    _add(file, lineage, ())
     return lineage
+
+
+def _contain(file: Path, roots: tuple[Path, ...]) -> None:
+    """A recipe from elsewhere reads no file but those around it: neither by its path nor through a link."""
+    target = file.resolve()
+    if not any(target.is_relative_to(root.resolve()) for root in roots):
+        places = ", ".join(dict.fromkeys(str(root.absolute()) for root in roots))
+        raise UserError(f"recipe={file}: it leads out of the folders a recipe is read from: {places}")
 
 
 def _add(file: Path, lineage: Lineage, heirs: tuple[Path, ...]) -> None:
@@ -44,32 +57,42 @@ def _add(file: Path, lineage: Lineage, heirs: tuple[Path, ...]) -> None:
         raise UserError(f"a recipe inherits itself: {circle}")
     if any(file.resolve() == layer.resolve() for layer, _ in lineage.layers):
         return
-    values = origin.values(file)
-    entries = list(_entries(file, values))
+    found = origin.document(file)
+    values = found.values
+    lineage.problems += [*found.problems, *_of_hydra(found)]
+    entries = list(_entries(found))
     for where, entry in entries:
         if entry == SELF:
             lineage.layers.append((file, values))
         elif isinstance(entry, str):
-            _add(_parent(entry, file, where), lineage, (*heirs, file.resolve()))
+            _add(_parent(entry, file, where, lineage.roots), lineage, (*heirs, file.resolve()))
     for where, entry in entries:
         if not isinstance(entry, str):
             _choose(entry, where, lineage)
 
 
-def _entries(file: Path, values: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
+def _of_hydra(found: Document) -> Iterator[Problem]:
+    """Settings of Hydra, which would be taken out without a word."""
+    if "hydra" in found.values:
+        yield Problem("hydra", found.places["hydra"], "nothing reads it: Hydra composes the config and does no more.")
+
+
+def _entries(found: Document) -> Iterator[tuple[str, Any]]:
     """Where each entry of the defaults list stands, and the entry; the recipe itself comes after those it inherits."""
-    entries = values.pop("defaults", None) or []
+    entries = found.values.pop("defaults", None) or []
     if not isinstance(entries, list):
-        raise UserError(f"{origin.line_of(file, 'defaults')}: defaults is a list. {FORM}")
-    yield from zip(origin.item_lines(file, "defaults"), entries, strict=True)
+        raise UserError(f"{found.places['defaults']}: defaults is a list. {FORM}")
+    yield from zip(found.items.get("defaults", []), entries, strict=True)
     if SELF not in entries:
         yield "", SELF
 
 
-def _parent(name: str, heir: Path, where: str) -> Path:
+def _parent(name: str, heir: Path, where: str, roots: tuple[Path, ...]) -> Path:
     """An inherited recipe: a shipped one by name, a file by its path from the one that inherits it."""
     try:
-        return recipes.find(name, heir.parent)
+        file = recipes.find(name, heir.parent)
+        _contain(file, roots)
+        return file
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
 
@@ -90,7 +113,7 @@ def _choose(entry: Any, where: str, lineage: Lineage) -> None:
 def _twice(group: str, where: str, lineage: Lineage) -> Problem | None:
     """One file chooses an option of a group once; an heir chooses anew."""
     before = lineage.origins.get(group, "")
-    if before.rpartition(":")[0] != where.rpartition(":")[0]:
+    if before.rsplit(":", 2)[0] != where.rsplit(":", 2)[0]:
         return None
     return Problem(group, where, f"is chosen a second time; the first is at {before}.", "Leave one of them.")
 

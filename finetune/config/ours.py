@@ -20,6 +20,8 @@ EXPECTED = {
     "float": "a number",
     "bool": "true or false",
     "string": "text",
+    "string_pattern_mismatch": "a plain name, without / and not beginning with a dot",
+    "string_too_long": "at most {max_length} characters",
     "list": "a list, such as [a, b]",
     "dict": "a mapping of keys",
     "dataclass": "a mapping of keys",

@@ -18,6 +18,8 @@ OFFLINE = RECIPES / "offline.yaml"
 """What is known of models and data sets without the Hub; not a recipe."""
 SCHEME = "recipes://"
 SUFFIXES = (".yaml", ".yml")
+LONGEST = 255
+"""Bytes of a file's name, on every file system in use."""
 FURTHER = "`finetune recipes` lists them; a file of your own is written ./mine.yaml."
 
 
@@ -71,12 +73,27 @@ def find(name: str, folder: Path = Path()) -> Path:
     Raises:
         UserError: there is no such recipe or file.
     """
-    own = folder / Path(name).expanduser()
+    own = _expanded(name, folder)
     if own.suffix in SUFFIXES and own.is_file():
         return own
     if name in names():
         return RECIPES / f"{name}.yaml"
     raise UserError(f"recipe={name}: {_nothing_there(name, own)}")
+
+
+def _expanded(name: str, folder: Path) -> Path:
+    """A path as it is written, from a folder.
+
+    Raises:
+        UserError: nothing on this machine can be called so.
+    """
+    own = Path(name)
+    if "\0" in name or any(len(part.encode(errors="replace")) > LONGEST for part in own.parts):
+        raise UserError(f"recipe={name[:60]}: no file can be called so")
+    try:
+        return folder / own.expanduser()
+    except RuntimeError:  # ~name, and there is no such user
+        return folder / own
 
 
 def _nothing_there(name: str, own: Path) -> str:

@@ -18,7 +18,10 @@ Positive = Annotated[Whole, Field(gt=0)]
 Count = Annotated[Whole, Field(ge=0)]
 Number = Annotated[float, Strict()]
 Share = Annotated[Number, Field(ge=0, lt=1)]
+Switch = Annotated[bool, Strict()]
 Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$", max_length=128)]
+"""Names a folder, so that it leads to no other."""
 Closed: Any = {"extra": "forbid"}
 DType = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -43,7 +46,7 @@ class DatasetConfig:
     """Prepared where it is named, for `finetune evaluate RUN --split test`. Many Hub sets hide its labels."""
     validation_size: Annotated[Number, Field(gt=0, lt=1)] | Positive = 0.1
     """A share of train, or a number of rows, for a validation split that is cut."""
-    stratify: bool = False
+    stratify: Switch = False
     """Cut so that every label keeps its share."""
     columns: dict[str, str] = field(default_factory=dict)
     """Role to column name; what is left out is detected and shown."""
@@ -89,7 +92,7 @@ class ModelConfig:
     dtype: DType = "auto"
     """Of the frozen weights. auto keeps what the checkpoint stores."""
     attn_implementation: str | None = None
-    trust_remote_code: bool = False
+    trust_remote_code: Switch = False
     config: dict[str, Any] = field(default_factory=dict)
     """Values of the model's own config, such as dropout."""
 
@@ -129,7 +132,7 @@ class EvaluationConfig:
 
     metrics: list[str] | None = None
     """None takes the task's own."""
-    baseline: bool = True
+    baseline: Switch = True
     """Score the untouched model on the same rows first."""
     batch_size: Positive | None = None
     """None takes `trainer.per_device_eval_batch_size`, else the size of training."""
@@ -144,7 +147,7 @@ class TrackingConfig:
 
     report_to: list[Literal["wandb", "trackio", "tensorboard"]] = field(default_factory=list)
     project: str = "finetune"
-    online: bool = False
+    online: Switch = False
     """Where the tracker can stay on this machine, it does unless this is set."""
 
 
@@ -156,7 +159,7 @@ class PublishConfig:
 
     to: Literal["none", "hub"] = "none"
     repo_id: str | None = None
-    private: bool = True
+    private: Switch = True
     commit_message: str = "Upload fine-tuned model"
 
 
@@ -195,6 +198,6 @@ class Config:
     global_batch_size: Positive | None = None
     """Rows per optimizer step over all devices. None takes per-device size x devices x accumulation."""
     seed: Whole = 42
-    name: Text = "run"
+    name: Name = "run"
     """Names the folder of the run; the recipe's name unless set."""
     output_dir: Text = "runs"

@@ -1,4 +1,4 @@
-"""What the prepared rows and the estimates decide before the first step: each check passes with a detail, or raises."""
+"""What prepared rows and estimates decide before the first step: each check passes with a detail, or raises."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,9 +1,9 @@
 """What is accepted, and what a user is told of a mistake: the place, what was expected, what to write."""
 
+import mutations
 import pytest
 
-from finetune.config import groups, inheritance, options, origin, places, recipes
-from finetune.config.check import check
+from finetune.config import groups, inheritance, options, places, recipes
 from finetune.config.compose import compose
 from finetune.config.task import tasks
 
@@ -49,7 +49,7 @@ class TestMisspelt:
 
     def test_a_key_of_a_recipe_is_located(self, told, write):
         message = told(write("seed: 1\ntrainer:\n  learnig_rate: 1.0e-3"))
-        assert "trainer.learnig_rate (mine.yaml:3)" in message
+        assert "trainer.learnig_rate (mine.yaml:3:3)" in message
         assert "Did you mean trainer.learning_rate?" in message
 
     def test_a_key_like_nothing_lists_the_keys(self, told):
@@ -60,7 +60,7 @@ class TestMisspelt:
         assert "In a file a key is nested: evaluation: {generation: {rows: …}}" in message
 
     def test_a_key_that_is_a_number(self, told, write):
-        assert "1 (mine.yaml:1): there is no such key." in told(write("1: 2"))
+        assert "1 (mine.yaml:1:1): there is no such key." in told(write("1: 2"))
 
 
 class TestMisplaced:
@@ -140,7 +140,7 @@ class TestTypes:
         assert "Write it without quotes." in told(write('trainer: {learning_rate: "0.001"}'))
 
     def test_a_group_with_nothing_below(self, told, write):
-        assert "trainer (mine.yaml:1): wrote null" in told(write("trainer:"))
+        assert "trainer (mine.yaml:1:1): wrote null" in told(write("trainer:"))
 
     @pytest.mark.parametrize(
         "written", ["dataset.validation_size=0.2", "dataset.validation_size=20", "dataset.max_dropped=0"]
@@ -276,73 +276,30 @@ class TestCode:
 
 
 class TestShippedFiles:
-    """Every key of every shipped file, misspelt, is refused, and the right one suggested."""
+    """Every key of every shipped file misspelt, every value of a wrong type; `scripts/mutate` tries every letter."""
 
-    FREE = ("dataset.data_files.",)
-    """Keys that are the user's own names."""
-
-    @staticmethod
-    def needed(choice):
-        """What a run with one option of a group needs besides."""
-        more = {
-            "publish=hub": ["publish.repo_id=me/x"],
-            "quantization=bnb_4bit": ["adapter=lora"],
-            "quantization=bnb_8bit": ["adapter=lora"],
-        }
-        return ["model.path=m", "dataset.path=d", *more.get(choice, [])]
-
-    @staticmethod
-    def recipes_and_groups():
-        for group, names in recipes.groups().items():
-            yield from (f"{group}={name}" for name in names)
-        yield from (f"recipe={name}" for name in recipes.names())
-
-    @pytest.mark.parametrize("choice", list(recipes_and_groups()))
+    @pytest.mark.parametrize("choice", mutations.files())
     def test_each_key(self, choice):
-        group, _, name = choice.partition("=")
-        file = recipes.find(name) if group == "recipe" else recipes.CONF / group / f"{name}.yaml"
-        composed = compose([choice, *(() if group == "recipe" else self.needed(choice))])
-        check(composed)
-        for key in origin.lines(file, "" if group == "recipe" else group):
-            if not key.startswith(self.FREE):
-                for wrong in misspelt(key.rpartition(".")[2]):
-                    assert f"Did you mean {key}?" in refused(composed, key, wrong)
+        file = mutations.read(choice)
+        for key in file.keys:
+            for wrong in mutations.few(key.rpartition(".")[2]) if not key.startswith(mutations.FREE) else ():
+                found = mutations.misspelt(file, key, wrong)
+                assert mutations.is_right(found, key, wrong) or mutations.is_ambiguous(found, key, wrong), found
+
+    @pytest.mark.parametrize("choice", mutations.files())
+    def test_each_value(self, choice):
+        file = mutations.read(choice)
+        for key in file.keys:
+            for value, found in mutations.mistyped(file, key):
+                assert found, f"{key}={value!r}"
 
     @pytest.mark.parametrize("name", recipes.names())
     def test_each_choice_from_a_group(self, name):
         for group, option in inheritance.read(name).choices.items():
-            for wrong in misspelt(group):
+            for wrong in mutations.few(group):
                 assert f"Did you mean {group}={option}?" in str(groups.refusal(wrong, option, "here"))
-            wrong = next(misspelt(option))
-            assert f"Did you mean {group}={option}?" in str(groups.refusal(group, wrong, "here"))
-
-
-def misspelt(word):
-    """The ways a finger slips: a letter twice, a letter left out, two letters swapped."""
-    middle = len(word) // 2
-    yield word[: middle + 1] + word[middle:]
-    if len(word) > 3:
-        yield word[:middle] + word[middle + 1 :]
-        yield word[:middle] + word[middle + 1] + word[middle] + word[middle + 2 :]
-
-
-def refused(composed, key, wrong):
-    """The message for a config in which a key is written wrong."""
-    from copy import deepcopy
-    from dataclasses import replace
-
-    from finetune.errors import ConfigError
-
-    values = deepcopy(composed.values)
-    node, parts = values, key.split(".")
-    for part in parts[:-1]:
-        node = node[part]
-    if wrong == parts[-1]:  # two equal letters were swapped
-        wrong += "x"
-    node[wrong] = node.pop(parts[-1])
-    with pytest.raises(ConfigError) as caught:
-        check(replace(composed, values=values))
-    return str(caught.value)
+            wrong = next(mutations.few(option))
+            assert mutations.is_right_choice(group, option, wrong)
 
 
 @pytest.mark.parametrize("word", ["pissa", "pissa_niter_16", "true", "eva"])

@@ -105,7 +105,7 @@ class TestOverruled:
     def test_on_the_command_line_over_a_recipe(self, write):
         _, composed = load_config([write(self.RECIPE), "model.path=m", "dataset.path=d", "trainer.max_steps=2"])
         assert composed.notes == (
-            "trainer.num_train_epochs (mine.yaml:1) is idle: trainer.max_steps=2 decides how long the run is",
+            "trainer.num_train_epochs (mine.yaml:1:11) is idle: trainer.max_steps=2 decides how long the run is",
         )
 
     def test_in_one_recipe_it_is_a_contradiction(self, told, write):
