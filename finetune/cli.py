@@ -20,7 +20,7 @@ OVERRIDES = "Hydra overrides: recipe=NAME or recipe=./mine.yaml, group=option, k
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a verb and exit with its code: 0 done, 1 our fault, 2 the input, 3 the machine."""
+    """Run a verb and exit with its code: 0 done, 1 our fault, 2 the input, 3 the machine, 75 stopped and resumable."""
     sys.exit(_guarded(*_parsed(_parser(), arguments)))
 
 
@@ -76,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     added = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
     train = _config_verb(added, "train", "train, evaluate and verify a model", verbs.train)
     train.add_argument("-m", "--multirun", action="store_true", help="kept for sweeps")
+    resume = _run_verb(added, "resume", "go on with a run that was stopped", verbs.resume)
+    resume.add_argument("overrides", nargs="*", metavar="key=value", help="what is to be different from now on")
+    resume.add_argument("--back-to", type=int, metavar="STEP", help="an earlier checkpoint; later ones are set aside")
     plan = _config_verb(added, "plan", "check everything and say what a run would do, without training", verbs.plan)
     plan.add_argument("--output", type=Path, metavar="DIR", help="for plan.json and plan.md (default: runs/NAME/plan)")
     rehearse = _config_verb(added, "rehearse", "run a whole recipe shrunk, on the processor", verbs.rehearse)
@@ -89,6 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     data = _config_verb(added, "data", "show rows as they would be trained", verbs.data)
     data.add_argument("--rows", type=int, default=3, help="how many (default 3)")
     data.add_argument("--split", default="train", help="of which split (default train)")
+    data.add_argument("--row", type=int, help="this one only")
+    data.add_argument("--worst", action="store_true", help="the longest, and those with the least that is trained")
+    data.add_argument("--source", help="only rows of this source of a mixture")
+    data.add_argument("--html", type=Path, metavar="FILE", help="write them as a page as well")
     evaluate = _run_verb(added, "evaluate", "score the model of a run", verbs.evaluate)
     evaluate.add_argument("--split", default="validation", help="validation or test (default validation)")
     predict = _run_verb(added, "predict", "answer prompts or label texts with the model of a run", verbs.predict)
@@ -104,6 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     recipes.add_argument("action", nargs="?", choices=["list", "show", "copy"], default="list")
     recipes.add_argument("name", nargs="?", help="of the recipe to show or copy")
     recipes.add_argument("target", nargs="?", type=Path, default=Path(), help="where to copy to (default: here)")
+    store = _verb(added, "store", "list and clean what was prepared", verbs.store)
+    store.add_argument("action", nargs="?", choices=["list", "clean"], default="list")
+    store.add_argument("--keep", default="0", help="clean until this much is left: 500MB, 20GB (default 0)")
     schema = _verb(added, "schema", "print the JSON Schema of recipes or of a group, for editors", verbs.schema)
     schema.add_argument("name", nargs="?", help="recipe or a group (default recipe)")
     schema.add_argument("--output", type=Path, metavar="DIR", help="write NAME.json there; without a name, all")
@@ -128,6 +138,7 @@ class _Parser(argparse.ArgumentParser):
 
 VERBS = (
     "train",
+    "resume",
     "plan",
     "rehearse",
     "show",
@@ -137,6 +148,7 @@ VERBS = (
     "predict",
     "publish",
     "recipes",
+    "store",
     "schema",
     "doctor",
 )

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from finetune.plan.run_folder import RunFolder
 if TYPE_CHECKING:
     from finetune.artifacts.predict import Answer
     from finetune.data.prepare import Prepared
+    from finetune.data.preview import Choice
     from finetune.doctor import Finding
     from finetune.plan.plan import Plan
     from finetune.rehearse.rehearse import Stage
@@ -31,18 +33,13 @@ if TYPE_CHECKING:
 # Markup is off: user data and paths may hold square brackets.
 console = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=not sys.stdout.isatty())
 log = logging.getLogger("finetune")
+QUIET = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error", "TOKENIZERS_PARALLELISM": "true"}
 
 
 @contextmanager
 def session() -> Iterator[None]:
-    """Our own log lines on the console; the libraries' bars and advice off."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    import datasets
-    import transformers
-
-    datasets.disable_progress_bars()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    """Our own log lines on the console; the libraries' advice off."""
+    _quieten()
     handler = logging.StreamHandler(sys.stdout)
     handler.addFilter(lambda record: not getattr(record, "is_on_bar", False))
     log.addHandler(handler)
@@ -53,6 +50,18 @@ def session() -> Iterator[None]:
             yield
         finally:
             log.removeHandler(handler)
+
+
+def _quieten() -> None:
+    """Quieten libraries that may be imported later, or never; a terminal keeps the bars of downloads."""
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
+
+    if not sys.stdout.isatty():
+        disable_progress_bars()
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if loaded := sys.modules.get("transformers"):
+        loaded.logging.set_verbosity_error()
 
 
 def show_plan(plan: Plan) -> None:
@@ -107,47 +116,31 @@ def show_rehearsal(stages: Iterable[Replaced | Stage]) -> None:
     console.print(f"rehearsed in {seconds:.0f} s", markup=False, highlight=False)
 
 
-def show_rows(prepared: Prepared, split: str, count: int) -> None:
-    """Rows as they are trained: what carries a label is marked."""
+def show_rows(prepared: Prepared, choice: Choice, html: Path | None) -> None:
+    """Rows as they are trained: what carries a label is marked; on a page as well, where a file is named."""
+    from finetune.data import preview, report
     from finetune.plan.show import account_of
 
-    if split not in prepared.report:
-        raise UserError(f"--split {split}: the data has the splits {', '.join(prepared.report)}")
+    rows = preview.shown(prepared, choice)
     for name, account in prepared.report.items():
         console.print(f"{name}: {account_of(account)}", markup=False, highlight=False)
-    rows = prepared.rows(split)
-    for index, row in enumerate(rows.select(range(min(count, len(rows))))):
-        console.print(f"\n── {split} row {index}, {len(row['input_ids'])} tokens", markup=False)
-        for text, trained in _spans(row, prepared.tokenizer):
-            console.print(
-                _marked(text, trained), style="green" if trained else "dim", end="", markup=False, highlight=False
-            )
-        console.print("" if isinstance(row["labels"], list) else f"\nlabel: {_label(row['labels'], prepared.facts)}")
-
-
-def _spans(row: dict[str, Any], tokenizer: Any) -> Iterator[tuple[str, bool]]:
-    """Decoded runs of tokens that are trained, or not."""
-    from finetune.data.encoding import IGNORED
-
-    labels = row["labels"] if _is_per_token(row) else [IGNORED] * len(row["input_ids"])
-    start = 0
-    for at in range(1, len(labels) + 1):
-        if at == len(labels) or (labels[at] == IGNORED) != (labels[start] == IGNORED):
-            yield tokenizer.decode(row["input_ids"][start:at]), labels[start] != IGNORED
-            start = at
-
-
-def _is_per_token(row: dict[str, Any]) -> bool:
-    return isinstance(row["labels"], list) and len(row["labels"]) == len(row["input_ids"])
+    for name, text in report.lines(prepared, choice.split):
+        console.print(f"  {name}: {text}", markup=False, highlight=False)
+    for row in rows:
+        console.print(f"\n── {choice.split} row {row.index}, {row.tokens} tokens", markup=False)
+        for is_trained, units in groupby(row.units, key=lambda unit: unit.is_trained):
+            text = "".join(f"\n── next document\n{u.text}" if u.begins_document else u.text for u in units)
+            style = "green" if is_trained else "dim"
+            console.print(_marked(text, is_trained), style=style, end="", markup=False, highlight=False)
+        console.print("" if row.label is None else f"\nlabel: {row.label}", markup=False)
+    if html:
+        report.write(prepared, choice, rows, html)
+        console.print(f"\nwritten: {html}", markup=False)
 
 
 def _marked(text: str, trained: bool) -> str:
     """Without colours, trained text stands in brackets."""
     return text if console.is_terminal or not trained else f"⟦{text}⟧"
-
-
-def _label(label: Any, facts: dict[str, Any]) -> str:
-    return facts["labels"][label] if isinstance(label, int) and facts.get("labels") else str(label)
 
 
 def answer(folder: RunFolder, options: argparse.Namespace) -> None:

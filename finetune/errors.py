@@ -1,12 +1,11 @@
 """What a user can be told: the exception tree and the exit codes. Knows nothing of what went wrong elsewhere.
 
-    FinetuneError        1   a fault of this program
-      UserError          2   the input: a config, a file, a path
-        ConfigError      2   every problem of a config at once
-      MachineError       3   the machine: a package, a credential, a service
-        MissingExtra     3   says which extra to install
-
-Exit code 75 is kept for a run that stopped at a checkpoint and can be resumed by the same command.
+FinetuneError        1   a fault of this program
+  UserError          2   the input: a config, a file, a path
+    ConfigError      2   every problem of a config at once
+  MachineError       3   the machine: a package, a credential, a service
+    MissingExtra     3   says which extra to install
+  Stopped           75   a run that was asked to stop, did so at a checkpoint, and can be resumed
 """
 
 from collections.abc import Sequence
@@ -39,6 +38,12 @@ class MissingExtra(MachineError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f'{package} is not installed. Install it with: pip install "{DISTRIBUTION}[{extra}]"')
+
+
+class Stopped(FinetuneError):
+    """The run was asked to stop and can be resumed; the message says how."""
+
+    exit_code = RESUMABLE
 
 
 @dataclass(frozen=True)

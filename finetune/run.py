@@ -1,49 +1,125 @@
 """The program: the straight line from a config to a verified model."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
+from uuid import uuid4
 
 from finetune.artifacts import publish, verify
 from finetune.config.schema import Config
 from finetune.config.task import RowError
 from finetune.data.prepare import Prepared
-from finetune.plan import frozen
+from finetune.errors import Stopped
+from finetune.plan import frozen, identity
 from finetune.plan.catalogue import refuse_failed
 from finetune.plan.plan import Plan
 from finetune.plan.planned import planned
-from finetune.plan.run_folder import RunFolder, create
+from finetune.plan.run_folder import RunFolder, create, find
+from finetune.training import resume as resuming
+from finetune.training import signals
+from finetune.training.signals import Request
 from finetune.worker import work
+
+RENDERED_ROWS = 8
+SAVED = ("saved", "verified", "published")
+DONE = ("verified", "published")
 
 
 def run(config: Config, notes: Sequence[str] = ()) -> RunFolder:
-    """Train, verify and publish as the config says.
+    """Train, verify and publish as the config says. A named folder that holds this run goes on with it.
 
     Raises:
         PlanError: a check of the plan failed.
+        Stopped: the run was asked to stop, and can be resumed.
     """
-    made, prepared = planned(config, notes)
-    refuse_failed(made.checks)
-    folder = frozen_folder(made, prepared)
-    with folder.logged():
-        work(folder)
+    with ExitStack() as held:
+        if config.run_folder:
+            held.enter_context(RunFolder(Path(config.run_folder).expanduser()).locked())
+        made, prepared = planned(config, notes)
+        refuse_failed(made.checks)
+        folder = run_folder(made, prepared)
+        if not config.run_folder:
+            held.enter_context(folder.locked())
+        held.enter_context(folder.logged())
+        try:
+            complete(folder, made, held.enter_context(signals.heard()))
+        except Stopped as stopped:
+            raise Stopped(f"{stopped}. Go on with: finetune resume {folder.path}") from None
+    return folder
+
+
+def complete(folder: RunFolder, made: Plan, request: Request) -> None:
+    """The stages that are still to be done."""
+    if folder.stage not in SAVED:
+        work(folder, request)
+    if folder.stage not in DONE:
         finish(folder, made)
+
+
+def resume(path: str, overrides: Sequence[str] = (), back_to: int | None = None) -> RunFolder:
+    """Go on with the run in a folder: what `train` does with its config and `run_folder=PATH`.
+
+    Args:
+        back_to: the step to go back to first; later checkpoints are set aside.
+    """
+    from finetune.config.check import load_config
+
+    folder = find(path)
+    config, composed = load_config([f"recipe={folder / 'config.yaml'}", *overrides])
+    if back_to is not None:
+        resuming.go_back(folder, back_to)
+    return run(replace(config, run_folder=str(folder.path)), composed.notes)
+
+
+def run_folder(made: Plan, prepared: Prepared) -> RunFolder:
+    """The folder of this run: the named one, whether or not it holds the run already, or a new one.
+
+    Raises:
+        UserError: something that the run there depends on has changed, and is not accepted.
+    """
+    named = made.config.run_folder
+    folder = RunFolder(Path(named).expanduser()) if named else None
+    if folder is None or folder.read("run.json") is None:
+        return frozen_folder(made, prepared)
+    if resuming.differs(folder, made):
+        folder.reached("training")
+    freeze(folder, made, prepared, folder.read("run.json")["id"])
     return folder
 
 
 def frozen_folder(made: Plan, prepared: Prepared) -> RunFolder:
-    """A new folder that holds the frozen plan."""
-    folder = create(made.config.output_dir, made.config.name)
-    frozen.freeze(made, folder)
-    folder.write("questions.json", questions(made, prepared))
+    """A folder that holds the frozen plan of a new run."""
+    named = made.config.run_folder
+    folder = RunFolder(Path(named).expanduser()) if named else create(made.config.output_dir, made.config.name)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    freeze(folder, made, prepared, uuid4().hex)
     folder.reached("planned")
     return folder
+
+
+def freeze(folder: RunFolder, made: Plan, prepared: Prepared, run: str) -> None:
+    """Write the plan, and last what says that there is a run."""
+    frozen.freeze(made, folder)
+    folder.write("questions.json", questions(made, prepared))
+    if rendered := list(islice(_rendered(made, prepared), RENDERED_ROWS)):
+        folder.write("rendered.json", rendered)
+    folder.write("run.json", {"id": run, "identity": identity.of(made)})
 
 
 def questions(made: Plan, prepared: Prepared) -> list[dict]:
     """What is asked of the model after training, and the answers expected."""
     wanted = made.config.evaluation.generation.rows
     return list(islice(_asked(made, prepared), wanted)) if wanted else []
+
+
+def _rendered(made: Plan, prepared: Prepared) -> Iterator[dict]:
+    """Rows as they are rendered for training, which the saved tokenizer must render alike."""
+    for row in prepared.raw["validation"]:
+        with suppress(RowError):
+            if rendered := made.config.task.rendered(row, made.facts, prepared.tokenizer):
+                yield rendered
 
 
 def _asked(made: Plan, prepared: Prepared) -> Iterator[dict]:

@@ -22,6 +22,15 @@ def train(options: argparse.Namespace) -> None:
         console.conclude(run(config, composed.notes))
 
 
+def resume(options: argparse.Namespace) -> None:
+    """Go on with a run that was stopped, or extend one that is finished."""
+    from finetune import console
+    from finetune.run import resume
+
+    with console.session():
+        console.conclude(resume(options.run, options.overrides, options.back_to))
+
+
 def plan(options: argparse.Namespace) -> None:
     """Check everything and say what a run would do."""
     from finetune.config.check import load_config
@@ -88,9 +97,11 @@ def data(options: argparse.Namespace) -> None:
     config, _ = load_config(options.overrides)
     from finetune import console
     from finetune.data.prepare import prepare
+    from finetune.data.preview import Choice
 
     with console.session():
-        console.show_rows(prepare(config), options.split, options.rows)
+        choice = Choice(options.split, options.rows, options.row, options.worst, options.source)
+        console.show_rows(prepare(config), choice, options.html)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -144,6 +155,15 @@ def recipes(options: argparse.Namespace) -> None:
         print(recipes.find(options.name).read_text(encoding="utf-8"), end="")
     else:
         print(recipes.copy(options.name, options.target))
+
+
+def store(options: argparse.Namespace) -> None:
+    """List and clean what was prepared."""
+    from finetune.data import cleaning
+
+    clean = options.action == "clean"
+    listed = cleaning.clean(cleaning.size(options.keep)) if clean else cleaning.entries()
+    print("\n".join(cleaning.lines(listed, "removed" if clean else "in the store")))
 
 
 def schema(options: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -92,6 +93,20 @@ def trained_text(tokenizer: PreTrainedTokenizerFast, ids: list[int], labels: lis
         label for label in labels if label != -100
     ]
     return tokenizer.decode([label for label in labels if label != -100])
+
+
+def prepared(task, rows, tokenizer, facts, max_length):
+    """Rows as a task prepares them, and the account of all that were read."""
+    from finetune.data import encoding, lengths
+    from finetune.data.rows import Rows
+    from finetune.data.shards import Shard
+
+    encoder = task.encoder(rows, tokenizer, facts, max_length)
+    target = Path(tempfile.mkdtemp(dir=folder()))
+    account = encoding.encode(rows, encoder, target)
+    shard = Shard(target)
+    pieces = lengths.fit(shard, lengths.Limit(max_length, encoder.overlong), account)
+    return SimpleNamespace(rows=Rows([shard], pieces), account=account)
 
 
 @cache

@@ -34,8 +34,16 @@ def write(plan: Plan, folder: RunFolder, repo_id: str, file: Path) -> None:
 
 
 def dataset_name(plan: Plan) -> str:
-    """The data set as a stranger knows it: a Hub id, or the last part of a path."""
-    path = plan.config.dataset.path
+    """The data as a stranger knows it: Hub ids, or the last parts of paths."""
+    return ", ".join(map(_stranger_name, _data_paths(plan)))
+
+
+def _data_paths(plan: Plan) -> list[str]:
+    config = plan.config.dataset
+    return [config.path] if config.path else [source.path for source in config.sources]
+
+
+def _stranger_name(path: str) -> str:
     return Path(path.removeprefix(SCHEME)).name if _is_local(path) else path
 
 
@@ -43,7 +51,8 @@ def recipe(plan: Plan) -> str:
     """The resolved config without paths of this machine."""
     values = check.dump(plan.config)
     values["output_dir"] = "runs"
-    values["dataset"]["path"] = dataset_name(plan)
+    for part in [values["dataset"], *values["dataset"]["sources"]]:
+        part["path"] = part["path"] and _stranger_name(part["path"])
     values["model"]["path"] = hub_id(plan.config.model) or Path(plan.config.model.path).name
     return yaml.safe_dump(_portable(_without_empty(values)), sort_keys=False, allow_unicode=True)
 
@@ -67,7 +76,7 @@ def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _data(plan: Plan, evaluation: dict[str, Any], repo_id: str) -> ModelCardData:
-    local = _is_local(plan.config.dataset.path)
+    on_hub = [path for path in _data_paths(plan) if not _is_local(path)]
     results = [
         EvalResult(task_type=plan.config.task.name, dataset_type=dataset_name(plan), dataset_name=dataset_name(plan),
                    dataset_split="validation", metric_type=name, metric_value=value)
@@ -77,7 +86,7 @@ def _data(plan: Plan, evaluation: dict[str, Any], repo_id: str) -> ModelCardData
     return ModelCardData(
         base_model=hub_id(plan.config.model),
         library_name="transformers" if whole else "peft",
-        datasets=None if local else [dataset_name(plan)],
+        datasets=on_hub or None,
         tags=["finetune", plan.config.task.name, plan.config.adapter["method"]],
         model_name=repo_id.rpartition("/")[2],
         eval_results=results,

@@ -21,8 +21,7 @@ BASE_CONFIG = "base_config"
 def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write the artifact."""
     if adapter.is_adapted(model):
-        # "auto" asks the Hub for the base's vocabulary; trained embeddings are saved as modules, not by this switch.
-        model.save_pretrained(folder, save_embedding_layers=False)
+        adapter.save(model, str(folder))
         _base_config(model).save_pretrained(folder / BASE_CONFIG)
         if model.can_generate():
             model.generation_config.save_pretrained(folder)

@@ -1,7 +1,8 @@
 """Proof that what was saved is what was trained: a fresh process loads it and compares.
 
-Run as `python -m finetune.artifacts.verify RUN`. Compared are logits on probe rows, the token ids and template of the
-tokenizer, the labels, and the scores on validation rows; an adapter must also differ from its base.
+Run as `python -m finetune.artifacts.verify RUN`. Compared are logits on probe rows, the token ids of the tokenizer,
+what its template makes of rows, the labels, and the scores on validation rows; an adapter must also differ from its
+base.
 """
 
 import gc
@@ -11,12 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
 from finetune.artifacts.save import load, load_tokenizer
+from finetune.data.rows import Rows
 from finetune.errors import FinetuneError
 from finetune.models import adapter
 from finetune.models.precision import autocast
@@ -91,6 +93,7 @@ def compare(folder: RunFolder) -> list[Finding]:
         _same_logits(plan, model, folder),
         *_adapter_works(plan, model, folder),
         _same("tokenizer", _tokenizer_facts(tokenizer), recorded["tokenizer"]),
+        *_same_rendering(tokenizer, folder),
         *_same_labels(plan, model),
         _same_scores(evaluation_of(plan, tokenizer)(model, _scored(plan)), recorded["scores"]),
     ]
@@ -100,7 +103,7 @@ def compare(folder: RunFolder) -> list[Finding]:
 
 def _probe(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
     rows = load_rows(plan, "validation")
-    shortest = sorted(range(len(rows)), key=lambda at: len(rows[at]["input_ids"]))[:PROBE_ROWS]
+    shortest = np.argsort(rows.lengths, kind="stable")[:PROBE_ROWS].tolist()
     batch = plan.config.task.collator(tokenizer)([rows[at] for at in shortest])
     return {name: value[:, :PROBE_TOKENS].contiguous() if value.ndim > 1 else value for name, value in batch.items()}
 
@@ -133,6 +136,19 @@ def _adapter_works(plan: Plan, model: Any, folder: RunFolder) -> list[Finding]:
     return [Finding("adapter", moved > 0, f"moves a logit by {moved:.2g}")]
 
 
+def _same_rendering(tokenizer: PreTrainedTokenizerBase, folder: RunFolder) -> list[Finding]:
+    """Rows as they were rendered for training, byte by byte, by what whoever serves the model will call."""
+    rows = folder.read("rendered.json") or []
+    if not rows:
+        return []
+    texts = [str(tokenizer.apply_chat_template(row["messages"], tools=row["tools"], tokenize=False)) for row in rows]
+    differ = [
+        at for at, (row, text) in enumerate(zip(rows, texts, strict=True)) if row["text"].encode() != text.encode()
+    ]
+    detail = f"{len(rows)} rows are rendered as they were trained"
+    return [Finding("template", not differ, f"rows {differ} are rendered otherwise" if differ else detail)]
+
+
 def _same_labels(plan: Plan, model: Any) -> list[Finding]:
     labels = plan.facts.get("labels")
     return [_same("labels", [model.config.id2label[at] for at in range(len(labels))], labels)] if labels else []
@@ -153,7 +169,7 @@ def _same(name: str, found: Any, expected: Any) -> Finding:
     return Finding(name, found == expected, "equal" if found == expected else f"{found!r} is not {expected!r}")
 
 
-def _scored(plan: Plan) -> Dataset:
+def _scored(plan: Plan) -> Rows:
     rows = load_rows(plan, "validation")
     return rows.select(range(min(SCORED_ROWS, len(rows))))
 

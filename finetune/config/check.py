@@ -28,7 +28,7 @@ def load_config(arguments: list[str]) -> tuple[Config, Composed]:
     """
     composed = compose(arguments)
     config = check(composed)
-    return config, replace(composed, notes=tuple(unread.overruled(composed, chosen_by(composed)[0])))
+    return config, replace(composed, notes=(*composed.notes, *unread.overruled(composed, chosen_by(composed)[0])))
 
 
 def check(composed: Composed) -> Config:

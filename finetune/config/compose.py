@@ -59,6 +59,8 @@ class CommandLine:
     choices: dict[str, str] = field(default_factory=dict)
     values: list[Override] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What is written twice: the last one counts."""
 
 
 def compose(arguments: Sequence[str]) -> Composed:
@@ -81,7 +83,7 @@ def compose(arguments: Sequence[str]) -> Composed:
         rule = "rule: the recipe's name" if command.recipe else "rule: the task's name"
         values["name"] = Path(command.recipe).stem if command.recipe else _name(task)
         composed.settings["name"] = [Setting(rule, values["name"])]
-    return Composed(values, composed.settings, tuple(problems), command.recipe)
+    return Composed(values, composed.settings, tuple(problems), command.recipe, tuple(command.notes))
 
 
 def _name(task: Any) -> str:
@@ -120,6 +122,9 @@ def _sort(text: str, parser: OverridesParser, command: CommandLine) -> None:
     elif key in groups.names() and not override.is_delete():
         command.choices[key] = str(override.value())
     else:
+        before = [str(each.input_line) for each in command.values if each.key_or_group == key]
+        if before and not before[-1].endswith("}"):  # mappings join each other
+            command.notes.append(f"{written.override(before[-1])} is idle: {written.override(text)} comes after it")
         command.values.append(override)
 
 
@@ -214,9 +219,8 @@ def _hydra(
 
 def _own_folders() -> list[Path]:
     """The user's folders of groups, each of whose files can be read."""
-    for folder in recipes.own_folders:
-        for file in folder.glob("*/*.yaml"):
-            origin.parse(file)
+    for file in (file for folder in recipes.own_folders for file in folder.glob("*/*.yaml")):
+        origin.parse(file)
     return recipes.own_folders
 
 

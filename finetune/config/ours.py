@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -46,6 +46,14 @@ def problems(composed: Composed, chosen: Chosen) -> Iterator[Problem]:
         if not any(other[: len(path)] == path != other for other in by_key):
             yield _explained(path, details, composed, chosen)
     yield from _roles(composed, chosen)
+    yield from _no_data(composed)
+
+
+def _no_data(composed: Composed) -> Iterator[Problem]:
+    """A data set has a path, or sources that have one each."""
+    dataset = composed.values.get("dataset")
+    if isinstance(dataset, dict) and dataset.get("path") is None and not dataset.get("sources"):
+        yield _must_be_set("dataset.path", nearest_origin("dataset.path", composed.origins), composed.recipe)
 
 
 def _found(composed: Composed, task: type[Task]) -> Iterator[Found]:
@@ -62,7 +70,9 @@ def _path(location: Sequence[Any], detail: Any, values: Any) -> tuple[Any, ...]:
     """The location without the branches of unions, which pydantic names and nobody has written."""
     path: list[Any] = []
     for part in location:
-        if isinstance(values, dict) and part in values:
+        if (isinstance(values, dict) and part in values) or (
+            isinstance(values, list) and isinstance(part, int) and part < len(values)
+        ):
             values = values[part]
             path.append(part)
         elif detail["type"] == "missing" and part == location[-1]:
@@ -137,7 +147,14 @@ def _instead(path: tuple[Any, ...], chosen: Chosen) -> str:
 def _siblings(path: tuple[Any, ...], task: type[Task]) -> list[str]:
     cls: Any = Config
     for part in path[:-1]:
-        cls = task if part == "task" else get_type_hints(cls).get(str(part))
+        # Of a list, the class of its entries.
+        cls = (
+            task
+            if part == "task"
+            else get_args(cls)[0]
+            if isinstance(part, int)
+            else get_type_hints(cls).get(str(part))
+        )
     return [*names_of(cls), *(["defaults"] if cls is Config else [])]
 
 

@@ -38,6 +38,12 @@ OWNED: dict[str, dict[str, str]] = {
     "trainer": {
         "output_dir": "output_dir, at the top",
         "seed": "seed, at the top",
+        "data_seed": "seeds.data",
+        "enable_jit_checkpoint": "nothing: SIGTERM, SIGUSR1 and SIGINT save a checkpoint and stop",
+        "ignore_data_skip": "nothing: a resumed run goes on with the next row",
+        "restore_callback_states_from_checkpoint": "nothing: they are",
+        "save_only_model": "nothing: a run could not go on from a checkpoint without its optimizer",
+        "save_on_each_node": "run_folder, on a filesystem that all nodes share",
         "bf16": "precision=bf16",
         "fp16": "precision=fp16",
         "report_to": "tracking=wandb, tracking=trackio or tracking=tensorboard",

@@ -8,52 +8,11 @@ Plain dataclasses, read by pydantic. Imports no torch and no Hugging Face librar
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializeAsAny, Strict
+from pydantic import Field, SerializeAsAny
 
+from finetune.config.data import DatasetConfig, PackingConfig
 from finetune.config.task import Task
-
-# Strict: pydantic would read `true` as 1 elsewhere.
-Whole = Annotated[int, Strict()]
-Positive = Annotated[Whole, Field(gt=0)]
-Count = Annotated[Whole, Field(ge=0)]
-Number = Annotated[float, Strict()]
-Share = Annotated[Number, Field(ge=0, lt=1)]
-Switch = Annotated[bool, Strict()]
-Text = Annotated[str, Field(min_length=1)]
-Name = Annotated[str, Field(pattern=r"^[^./\\\x00-\x1f][^/\\\x00-\x1f]*$", max_length=128)]
-"""Names a folder, so that it leads to no other."""
-Closed: Any = {"extra": "forbid"}
-DType = Literal["auto", "fp32", "bf16", "fp16"]
-
-
-@dataclass(kw_only=True)
-class DatasetConfig:
-    """Where rows come from, which splits they make, and which columns matter."""
-
-    __pydantic_config__: ClassVar[Any] = Closed
-
-    path: Text
-    """Hub id, file, folder, or `recipes://…` for data that ships with the recipes."""
-    name: str | None = None
-    """The Hub data set's configuration."""
-    revision: str | None = None
-    data_files: str | list[str] | dict[str, str | list[str]] | None = None
-    format: Literal["auto", "csv", "json", "parquet", "arrow", "text"] = "auto"
-    train_split: str = "train"
-    validation_split: str | None = None
-    """None takes `validation`, `valid`, `val` or `dev`, and where there is none cuts `validation_size` from train."""
-    test_split: str | None = None
-    """Prepared where it is named, for `finetune evaluate RUN --split test`. Many Hub sets hide its labels."""
-    validation_size: Annotated[Number, Field(gt=0, lt=1)] | Positive = 0.1
-    """A share of train, or a number of rows, for a validation split that is cut."""
-    stratify: Switch = False
-    """Cut so that every label keeps its share."""
-    columns: dict[str, str] = field(default_factory=dict)
-    """Role to column name; what is left out is detected and shown."""
-    limit: Positive | None = None
-    """At most this many rows of each split, the first ones."""
-    max_dropped: Share = 0.01
-    """The largest share of a split that may be dropped."""
+from finetune.config.types import Closed, Count, DType, Name, Number, Positive, Switch, Text, Whole
 
 
 @dataclass(kw_only=True)
@@ -164,6 +123,48 @@ class PublishConfig:
 
 
 @dataclass(kw_only=True)
+class CheckpointConfig:
+    """How a run goes on after it was stopped. How often and how many: `trainer.save_steps`, `save_total_limit`."""
+
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    accept: list[str] = field(default_factory=list)
+    """What may differ from what the run began with, by the names a refusal gives."""
+    rehearse: bool = True
+    """Write, check and delete a checkpoint before the first step."""
+
+
+@dataclass(kw_only=True)
+class GuardsConfig:
+    """What stops a run whose loss looks like any other's while the model is ruined."""
+
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    non_finite: Literal["stop", "skip", "rollback"] = "stop"
+    """Loss or gradient is no number. skip leaves that step out, rollback all steps since the last checkpoint."""
+    spike: Literal["off", "warn", "stop", "rollback"] = "warn"
+    """The loss leaves its recent values by more than six of their standard deviations."""
+    untrained: Literal["off", "warn", "stop"] = "stop"
+    """A weight that is to be trained gets no gradient in the first steps, or a step has nothing to train on."""
+    longest_first: bool = True
+    """Try the longest rows before the first step, so that what does not fit in memory fails at once."""
+
+
+@dataclass(kw_only=True)
+class SeedsConfig:
+    """One seed for each purpose; None takes `seed`."""
+
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    init: Whole | None = None
+    """Of fresh weights: heads and adapters."""
+    data: Whole | None = None
+    """Of the order of rows, and of what collators draw."""
+    dropout: Whole | None = None
+    """Of what the model draws while it trains."""
+
+
+@dataclass(kw_only=True)
 class PlanConfig:
     """What a plan is made for, and which of its findings are accepted."""
 
@@ -194,10 +195,16 @@ class Config:
     evaluation: EvaluationConfig
     tracking: TrackingConfig
     publish: PublishConfig
+    packing: PackingConfig = field(default_factory=PackingConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     global_batch_size: Positive | None = None
     """Rows per optimizer step over all devices. None takes per-device size x devices x accumulation."""
     seed: Whole = 42
+    seeds: SeedsConfig = field(default_factory=SeedsConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    guards: GuardsConfig = field(default_factory=GuardsConfig)
     name: Name = "run"
     """Names the folder of the run; the recipe's name unless set."""
     output_dir: Text = "runs"
+    run_folder: str | None = None
+    """The very folder of the run, which goes on where it holds one. None makes a new one: output_dir/name/TIME."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.config.suggest import did_you_mean
 from finetune.errors import UserError
@@ -27,6 +27,10 @@ ENTRY_POINTS = "finetune.tasks"
 
 Facts = dict[str, Any]
 """What a task learned from the training split, JSON-able: columns, labels. Made once, stored with the data."""
+
+
+NOTES = "notes"
+"""Beside the columns of an encoded row, what its account counts."""
 
 
 class RowError(ValueError):
@@ -51,13 +55,42 @@ class Account:
         """Count something about the rows that are kept."""
         self.notes[what] = self.notes.get(what, 0) + count
 
+    def add(self, other: Account) -> None:
+        """Take in what became of further rows."""
+        self.read += other.read
+        for reason, indices in other.dropped.items():
+            self.dropped.setdefault(reason, []).extend(indices)
+        for what, count in other.notes.items():
+            self.note(what, count)
+
 
 @dataclass(frozen=True)
-class Encoded:
-    """Rows ready for the model, and the account of all that were read."""
+class Encoder:
+    """How the raw rows of a split become model inputs."""
 
-    rows: Dataset
-    account: Account
+    read: Callable[[dict[str, Any], int], Any]
+    """From a raw row and its number to what is tokenized; raises RowError to drop the row with a reason."""
+    tokenize: Callable[[Sequence[Any], int | None], list[dict[str, Any]]]
+    """From read rows to model inputs, one mapping each; a maximum length cuts them, None leaves them whole.
+
+    Raises for all where one row fails: a RowError drops that row, a UserError is about it and refuses the data.
+    """
+    labels: Literal["ids", "tokens", "row"] = "row"
+    """What a label is: `ids`, the id of its token or -100; `tokens`, a number a token; `row`, of the whole row."""
+    overlong: str = "error"
+    """What becomes of a row of too many tokens: drop, error, or, for `ids`, truncate_prompt, truncate_end, split."""
+    cut: int | None = None
+    """Tokens at which the tokenizer itself cuts, for rows that a slice would spoil; the rest is left whole."""
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What a model brings of its own that rows must agree with."""
+
+    labels: tuple[str, ...] = ()
+    """Names of the labels of its head, in the order of their ids; none where they were never named."""
+    stops: tuple[int, ...] = ()
+    """Tokens that its generation config stops at."""
 
 
 @dataclass(kw_only=True)
@@ -92,8 +125,28 @@ class Task:
         """
         raise NotImplementedError
 
-    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoded:
-        """Turn raw rows into model inputs of at most `max_length` tokens, every row accounted for."""
+    def settle(self, facts: Facts, tokenizer: PreTrainedTokenizerBase, brought: Brought) -> Facts:
+        """The facts, made to agree with what the tokenizer and the model bring.
+
+        Raises:
+            UserError: they cannot agree.
+        """
+        return facts
+
+    def join(self, facts: Sequence[Facts]) -> list[Facts]:
+        """The facts of several sources, made to agree on what one model learns.
+
+        Raises:
+            UserError: they cannot.
+        """
+        return list(facts)
+
+    def encoder(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoder:
+        """How rows like these become model inputs.
+
+        Raises:
+            UserError: they lack a column, or the tokenizer cannot encode them.
+        """
         raise NotImplementedError
 
     def model_kwargs(self, facts: Facts) -> dict[str, Any]:
@@ -140,6 +193,14 @@ class Task:
     def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, str]:
         """For tasks that generate: what the model is asked of a raw row, and the answer the row gives."""
         raise NotImplementedError
+
+    def rendered(self, row: dict[str, Any], facts: Facts, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
+        """A raw row as it is rendered for training: `messages`, `tools`, `text`. None where nothing is rendered.
+
+        Raises:
+            RowError: the row cannot be rendered.
+        """
+        return None
 
     def predict(
         self,

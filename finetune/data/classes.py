@@ -39,6 +39,41 @@ def describe(train: Dataset, column: str, wanted: str) -> Facts:
     return {"problem_type": problem, "labels": own_names or [_name(value, own_names) for value in present]}
 
 
+def join(facts: Sequence[Facts]) -> list[Facts]:
+    """The facts of several sources with one set of names, in the order in which they come.
+
+    Raises:
+        UserError: the sources hold labels of different kinds.
+    """
+    kinds = {found["problem_type"] for found in facts}
+    if len(kinds) > 1:
+        raise UserError(f"the sources hold labels of different kinds: {', '.join(sorted(kinds))}")
+    names = list(dict.fromkeys(name for found in facts for name in found["labels"]))
+    return [{**found, "labels": names} for found in facts]
+
+
+def agreed(labels: list[str], brought: Sequence[str]) -> list[str]:
+    """The labels of the data in the order of the ids that the model's own head has for them.
+
+    Args:
+        labels: names in the data.
+        brought: names that the model brings, by id; none where its head has no names.
+    Raises:
+        UserError: the data has a label that the model has not.
+    """
+    if not brought or list(brought) == labels:
+        return labels
+    own = {name.casefold(): name for name in labels}
+    others = [name for name in labels if name.casefold() not in {each.casefold() for each in brought}]
+    if others or len(own) < len(labels):
+        raise UserError(
+            f"the model brings a head for the labels {', '.join(brought)}, and the data has {', '.join(labels)}. "
+            f"Where they mean the same, write which is which: model.config.id2label={{0: {labels[0]}, …}}. "
+            "To learn other labels, start from a model without a head"
+        )
+    return [own.get(name.casefold(), name) for name in brought]
+
+
 def reader(rows: Dataset, facts: Facts) -> Callable[[Any, int], Any]:
     """From a raw label and its row's index to what the loss takes; a label that train has not is refused."""
     if facts["problem_type"] == REGRESSION:

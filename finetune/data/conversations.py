@@ -1,5 +1,6 @@
 """Chat data in the layouts people have, detected and turned into one: `messages` with roles and content."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,16 @@ SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "function_call": "assista
 ROLES = ("system", "developer", "user", "assistant", "tool")
 ANSWERS = ("output", "completion")
 """Roles of columns that hold an answer alone: a row that asks has none."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What is rendered: messages, the tools that the assistant may call, and the messages that are trained."""
+
+    messages: list[Message]
+    tools: list[Any] | None = None
+    trained: tuple[int, ...] = ()
+    """Indices of messages of the assistant."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +75,7 @@ def _message(turn: dict[str, Any]) -> Message:
     role = SHAREGPT_ROLES.get(role, role)
     if role not in ROLES:
         raise RowError(f"unknown role {role!r}, expected one of {', '.join(ROLES)}")
-    if not content and not kept.get("tool_calls"):
+    if not (content.strip() if isinstance(content, str) else content) and not kept.get("tool_calls"):
         raise RowError(f"a message of {role} has no content")
     if content is None:
         return {"role": role, **kept}
@@ -85,10 +96,10 @@ def _without_nulls(value: Any) -> Any:
 
 
 LAYOUTS = {
-    "messages": Layout(("messages",), _messages),
-    "sharegpt": Layout(("conversations",), _sharegpt),
+    "messages": Layout(("messages",), _messages, ("tools",)),
+    "sharegpt": Layout(("conversations",), _sharegpt, ("tools",)),
     "alpaca": Layout(("instruction", "output"), _alpaca, ("input",)),
-    "prompt_completion": Layout(("prompt", "completion"), _prompt_completion),
+    "prompt_completion": Layout(("prompt", "completion"), _prompt_completion, ("tools",)),
     "text": Layout(("text",), _completion_only),
 }
 
@@ -123,6 +134,32 @@ def read(row: dict[str, Any], layout: str, columns: dict[str, str]) -> list[Mess
         RowError: the row is not what its layout says.
     """
     return LAYOUTS[layout].read(row, columns)
+
+
+def tools(row: dict[str, Any], columns: dict[str, str]) -> list[Any] | None:
+    """The tools of a row, a list of their JSON schemas or its text; None where it has none.
+
+    Raises:
+        RowError: they are something else.
+    """
+    value = row.get(columns.get("tools", "tools"))
+    if isinstance(value, str) and value.strip():
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise RowError(f"tools are not JSON: {error}") from None
+    if not value:
+        return None
+    if not isinstance(value, list) or not all(isinstance(tool, dict) for tool in value):
+        raise RowError("tools are not a list of JSON schemas")
+    found: list[Any] = _without_nulls(value)
+    return found
+
+
+def first_answer(row: dict[str, Any], layout: str, columns: dict[str, str]) -> int:
+    """The index of the first message of what a row answers, where a column holds the answer alone."""
+    answer = next(role for role in ANSWERS if role in LAYOUTS[layout].needs)
+    return len(read(row, layout, columns)) - len(_turns("assistant", row[columns[answer]]))
 
 
 def question(row: dict[str, Any], columns: dict[str, str]) -> list[Message]:

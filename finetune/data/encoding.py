@@ -1,114 +1,158 @@
-"""Raw rows to model inputs, in batches, with every row accounted for: read = kept + dropped.
+"""Raw rows to the columns of a shard, part by part, with every row accounted for: read = kept + dropped.
 
-Knows lengths and counts. What a row means comes from the task, as two functions.
+Knows batches and processes. What a row means comes from the task, as an `Encoder`. Memory is bounded by a part.
 """
 
+import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
-from finetune.config.task import Account, Encoded, RowError
+from finetune.config.task import NOTES, Account, Encoder, RowError
+from finetune.data.shards import IGNORED, Columns, Part, Writer, part_of
 from finetune.errors import UserError
 
 BATCH = 1000
-IGNORED = -100
+# Rows that are in memory at once. Where they end decides nothing but that.
+PART = 8 * BATCH
+# One process starts tokenizing at once, and its tokenizer has a thread for each core.
+ROWS_A_PROCESS = 4 * PART
 
-Columns = dict[str, Any]
-Read = Callable[[dict[str, Any], int], Any]
-"""From a raw row and its index to what is tokenized; raises RowError to drop the row with a reason."""
-Tokenize = Callable[[Sequence[Any], int | None], list[Columns]]
-"""From read rows to model inputs, one mapping each; a maximum length cuts them, None leaves them whole.
-
-Raises for all where one row fails: a RowError drops that row, a UserError is about it and refuses the data.
-"""
+Encoded = tuple[Part | None, Account]
 
 
-@dataclass(frozen=True)
-class Limit:
-    """How many tokens a row may have, and what becomes of a longer one: drop, truncate or error."""
+def encode(rows: Dataset, encoder: Encoder, folder: Path, processes: int | None = None) -> Account:
+    """Encode every row that can be read and has something to train into a shard in `folder`.
 
-    max_length: int
-    overlong: str
-
-
-def encode(rows: Dataset, read: Read, tokenize: Tokenize, limit: Limit) -> Encoded:
-    """Encode every row that can be read and fits.
-
+    Args:
+        processes: how many work at it; None decides by the number of rows and of cores. What is made is the same.
     Raises:
-        UserError: a row is too long and `limit.overlong` is `error`, or whatever `read` and `tokenize` raise.
+        UserError: whatever `read` and `tokenize` raise, with the number of the row.
     """
-    account = Account(read=len(rows))
-    kept: list[Columns] = []
-    for indices, batch in _batches(rows):
-        readable = list(_readable(indices, batch, read, account))
-        for index, item, columns in _tokenized(readable, tokenize, account):
-            fitted = _fit(index, item, columns, tokenize, limit, account)
-            kept.extend([fitted] if fitted else [])
-    account.note("tokens", sum(len(columns["input_ids"]) for columns in kept))
-    return Encoded(Dataset.from_list(kept), account)
+    account = Account(read=0)
+    parts = [range(start, min(start + PART, len(rows))) for start in range(0, len(rows), PART)]
+    with Writer(folder) as writer, _mapping(processes or _processes(len(rows))) as mapped:
+        for part, found in mapped(lambda numbers: _part(rows, numbers, encoder), parts):
+            account.add(found)
+            if part is not None:
+                writer.append(part)
+    return account
 
 
-def _batches(rows: Dataset) -> Iterator[tuple[range, list[dict[str, Any]]]]:
-    """Indices and rows, a thousand at a time."""
-    for start in range(0, len(rows), BATCH):
-        chunk = rows[start : start + BATCH]
-        indices = range(start, min(start + BATCH, len(rows)))
-        yield indices, [{name: values[at - start] for name, values in chunk.items()} for at in indices]
+def _processes(rows: int) -> int:
+    return max(1, min(len(os.sched_getaffinity(0)), rows // ROWS_A_PROCESS))
 
 
-def _readable(indices: range, batch: list[dict[str, Any]], read: Read, account: Account) -> Iterator[tuple[int, Any]]:
-    for index, row in zip(indices, batch, strict=True):
+@contextmanager
+def _mapping(processes: int) -> Iterator[Callable[..., Iterator[Encoded]]]:
+    """A `map` in this process, or in forked ones: what a task closes over need not be pickled."""
+    if processes == 1 or "fork" not in multiprocessing.get_all_start_methods():
+        yield map
+        return
+    # Each process tokenizes in one thread: threads of this one do not survive the fork.
+    before = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    context = multiprocessing.get_context("fork")
+
+    def mapped(work: Callable[[range], Encoded], parts: Sequence[range]) -> Iterator[Encoded]:
+        global _work
+        _work = work
+        with context.Pool(processes) as pool:
+            yield from pool.imap(_forked, parts)
+
+    try:
+        yield mapped
+    finally:
+        os.environ.pop("TOKENIZERS_PARALLELISM")
+        if before is not None:
+            os.environ["TOKENIZERS_PARALLELISM"] = before
+
+
+_work: Callable[[range], Encoded]
+
+
+def _forked(part: range) -> Encoded:
+    return _work(part)
+
+
+def _part(rows: Dataset, numbers: range, encoder: Encoder) -> Encoded:
+    """The arrays of consecutive rows, and what became of each."""
+    account = Account(read=len(numbers))
+    kept: list[tuple[int, Columns]] = []
+    for start in range(numbers.start, numbers.stop, BATCH):
+        batch = range(start, min(start + BATCH, numbers.stop))
+        readable = list(_readable(batch, _rows(rows, batch), encoder, account))
+        encoded = list(_tokenized(readable, encoder, account, cut=None))
+        kept += _trainable(_shortened(encoded, encoder, account), encoder, account)
+    return (part_of([at for at, _ in kept], [row for _, row in kept], encoder.labels) if kept else None), account
+
+
+def _rows(rows: Dataset, batch: range) -> list[dict[str, Any]]:
+    columns = rows[batch.start : batch.stop]
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def _readable(
+    batch: range, rows: list[dict[str, Any]], encoder: Encoder, account: Account
+) -> Iterator[tuple[int, Any]]:
+    for number, row in zip(batch, rows, strict=True):
         try:
-            yield index, read(row, index)
+            yield number, encoder.read(row, number)
         except RowError as error:
-            account.drop(str(error), index)
+            account.drop(str(error), number)
 
 
 def _tokenized(
-    rows: Sequence[tuple[int, Any]], tokenize: Tokenize, account: Account
+    rows: Sequence[tuple[int, Any]], encoder: Encoder, account: Account, cut: int | None
 ) -> Iterator[tuple[int, Any, Columns]]:
-    """Index, row and model inputs: all rows at once, one at a time where that fails, to find the row at fault."""
+    """Number, row and model inputs: all rows at once, one at a time where that fails, to find the row at fault."""
     try:
-        found = tokenize([item for _, item in rows], None) if rows else []
+        found = encoder.tokenize([item for _, item in rows], cut) if rows else []
     except (RowError, UserError):
-        for index, item in rows:
-            yield from _alone(index, item, tokenize, account)
+        for number, item in rows:
+            yield from _alone(number, item, encoder, account)
     else:
-        for (index, item), columns in zip(rows, found, strict=True):
-            yield index, item, columns
+        for (number, item), columns in zip(rows, found, strict=True):
+            yield number, item, columns
 
 
-def _alone(index: int, item: Any, tokenize: Tokenize, account: Account) -> Iterator[tuple[int, Any, Columns]]:
+def _alone(number: int, item: Any, encoder: Encoder, account: Account) -> Iterator[tuple[int, Any, Columns]]:
     try:
-        yield index, item, tokenize([item], None)[0]
+        yield number, item, encoder.tokenize([item], None)[0]
     except RowError as error:
-        account.drop(str(error), index)
+        account.drop(str(error), number)
     except UserError as error:
-        raise UserError(f"row {index}: {error}") from None
+        raise UserError(f"row {number}: {error}") from None
 
 
-def _fit(
-    index: int, item: Any, columns: Columns, tokenize: Tokenize, limit: Limit, account: Account
-) -> Columns | None:
-    """The row if it fits and has something to train; cut, dropped or refused otherwise."""
-    length = len(columns["input_ids"])
-    if length > limit.max_length:
-        if limit.overlong == "error":
-            raise UserError(f"row {index} has {length} tokens, more than tokenizer.max_length={limit.max_length}")
-        if limit.overlong == "drop":
-            account.drop(f"longer than {limit.max_length} tokens", index)
-            return None
-        columns = tokenize([item], limit.max_length)[0]
-    if nothing_to_train(columns["labels"]):
-        account.drop("nothing to train", index)
-        return None
-    if length > limit.max_length:
-        account.note("truncated")
-    return columns
+def _shortened(
+    rows: list[tuple[int, Any, Columns]], encoder: Encoder, account: Account
+) -> Iterator[tuple[int, Columns]]:
+    """The rows, those too long cut by the tokenizer where the task wants that: it puts special tokens back."""
+    cut = encoder.cut
+    long = [(at, item) for at, item, columns in rows if cut is not None and len(columns["input_ids"]) > cut]
+    shorter = {at: columns for at, _, columns in _tokenized(long, encoder, account, cut)}
+    if shorter:
+        account.note("truncated", len(shorter))
+    yield from ((at, shorter.get(at, columns)) for at, _, columns in rows)
 
 
-def nothing_to_train(labels: Any) -> bool:
+def _trainable(
+    rows: Iterator[tuple[int, Columns]], encoder: Encoder, account: Account
+) -> Iterator[tuple[int, Columns]]:
+    for number, columns in rows:
+        if encoder.labels != "row" and nothing_to_train(columns["labels"]):
+            account.drop("nothing to train", number)
+            continue
+        for what in columns.pop(NOTES, ()):
+            account.note(what)
+        yield number, columns
+
+
+def nothing_to_train(labels: Sequence[int]) -> bool:
     """Whether token labels ignore every token."""
-    return isinstance(labels, list) and all(label == IGNORED for label in labels)
+    return all(label == IGNORED for label in labels)

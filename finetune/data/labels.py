@@ -1,30 +1,31 @@
 """Which tokens of a conversation are trained, decided on token ids and proved; without proof, an error.
 
-Two ways to find the text before an assistant turn and the text up to its end, in this order:
-  markers   the template marks what the assistant says with `{% generation %}`
-  prefixes  the conversation is rendered up to the turn
-One proof for both: the tokens of each of these texts, tokenized alone, are the first tokens of the whole.
-Padding plays no part here: it is masked by position, in the collator.
+`turns` finds what the assistant says as characters, `cuts` proves that these are whole tokens: the text before a turn
+and the text up to its end, each tokenized alone, give the first tokens of the whole. Here a policy is laid over them.
+Padding plays no part: it is masked by position, in the collator.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any, cast
+from typing import Any, Literal
 
-from datasets import Dataset
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
-from transformers.utils.chat_template_utils import render_jinja_template
 
+from finetune.config.suggest import did_you_mean
 from finetune.config.task import RowError
-from finetune.data.conversations import Message
-from finetune.data.encoding import IGNORED
+from finetune.data.conversations import Conversation, Message
+from finetune.data.cuts import Cuts, Tokenized
+from finetune.data.inner import left_out
+from finetune.data.shapes import Shapes
+from finetune.data.shards import IGNORED
+from finetune.data.templates import added_tokens, begins_twice, has_markers, terminators
+from finetune.data.turns import Find, Turn, by_boundaries, by_markers, by_prefixes
 from finetune.errors import UserError
 
-SENTINEL = "finetune"
-MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
+Mask = Literal["assistant", "last_turn", "completion", "all", "per_turn"]
+Eos = Literal["every_turn", "last", "none"]
+Stopped = tuple[Turn, int]
+"""A turn, and the character behind its end-of-turn token; 0 where it has none."""
 
 
 @dataclass(frozen=True)
@@ -33,64 +34,70 @@ class Labelled:
 
     input_ids: list[int]
     labels: list[int]
+    lost: tuple[str, ...] = ()
+    """What of the conversation the template left out, in words."""
 
 
 @dataclass(frozen=True)
-class Rendered:
-    """The text of a conversation, and for each trained turn the text before it and the text up to its end."""
+class Policy:
+    """What of the chosen turns is trained."""
 
-    whole: str
-    turns: list[tuple[str, str]]
+    whole: bool = False
+    """Every token of the row."""
+    eos: Eos = "every_turn"
+    left: tuple[str, ...] = ()
+    """Parts of a turn that are not trained: reasoning, tool_calls."""
+    boundaries: dict[str, str] | None = None
+    """What a turn starts and ends with, as the recipe declares it."""
+    stops: tuple[int, ...] = ()
+    """Tokens that end a turn besides the template's own, from the model's generation config."""
 
-    @property
-    def texts(self) -> list[str]:
-        """All texts, the whole one first."""
-        return [self.whole, *chain.from_iterable(self.turns)]
 
+def chosen(messages: Sequence[Message], mask: Mask, answer: int = 0, field: str = "weight") -> tuple[int, ...]:
+    """The messages of the assistant that a mask trains.
 
-def terminator(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token that ends an assistant turn, found by rendering one.
-
+    Args:
+        answer: the first message of the completion.
+        field: of each message, for `per_turn`.
     Raises:
-        UserError: there is no template, or it ends a turn with no special token, so a model would never learn to stop.
+        RowError: a message that is not the assistant's is to be trained.
+        UserError: a turn is to be trained by a share.
     """
-    if not tokenizer.chat_template:
-        raise UserError("the tokenizer has no chat template; write tokenizer.chat_template=FILE.jinja")
-    turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": SENTINEL}]
-    try:
-        tail = render(tokenizer, turns).rpartition(SENTINEL)[2]
-    except RowError as error:
-        raise UserError(f"a question with its answer cannot be rendered: {error}") from None
-    special = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder} - {tokenizer.unk_token_id}
-    for token in tokenizer(tail, add_special_tokens=False)["input_ids"]:
-        if token in special:
-            return int(token)
-    raise UserError(
-        f"the chat template ends an assistant turn with {tail!r}, which holds no special token, so the model could "
-        "not learn to stop. Add {{ eos_token }} to the template (tokenizer.chat_template=FILE.jinja)."
-    )
+    said = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
+    if mask == "completion":
+        return tuple(at for at in said if at >= answer)
+    if mask == "per_turn":
+        return tuple(at for at, message in enumerate(messages) if _is_trained(message, field))
+    return tuple(said[-1:] if mask == "last_turn" else said)
 
 
-def render(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], prompt: bool = False) -> str:
-    """The text of a conversation; `prompt` adds what invites the assistant to speak.
+def _is_trained(message: Message, field: str) -> bool:
+    """By the field of the message; without it, what the assistant says is trained."""
+    said = message["role"] == "assistant"
+    value = message.get(field, said)
+    if value not in (0, 1):
+        raise UserError(f"{field}={value!r} of a message of {message['role']}: write 0 or 1, false or true")
+    if value and not said:
+        raise RowError(f"{field}={value!r} of a message of {message['role']}: only what the assistant says is trained")
+    return bool(value)
 
+
+def check_field(conversations: Any, field: str) -> None:
+    """Refuse a field that no message has.
+
+    Args:
+        conversations: lists of messages.
     Raises:
-        RowError: the template refuses the conversation.
+        UserError: naming the fields that messages have.
     """
-    try:
-        return str(tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=prompt))
-    except (TemplateError, TypeError) as error:
-        raise RowError(f"the chat template refuses the conversation: {error}") from None
-
-
-def count_trained(rows: Dataset) -> int:
-    """Tokens that carry a label, over all rows."""
-    return sum(len(labels) - labels.count(IGNORED) for labels in rows["labels"]) if len(rows) else 0
-
-
-def has_markers(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the template says itself what the assistant generates."""
-    return bool(MARKER.search(tokenizer.get_chat_template()))
+    seen: set[str] = set()
+    for turns in conversations:
+        said = [turn for turn in turns if isinstance(turn, dict)] if isinstance(turns, list) else []
+        seen.update(name for turn in said for name, value in turn.items() if value is not None)
+        if field in seen:
+            return
+    hint = did_you_mean(field, seen)
+    raise UserError(f"task.turn_weight={field}: messages have the fields {', '.join(sorted(seen))}. {hint}".rstrip())
 
 
 def label_text(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[Labelled]:
@@ -108,82 +115,114 @@ def label_text(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list
 
 def _begun_once(ids: list[int], bos: int | None) -> list[int]:
     """A text that is written with its first special token gets no second one."""
-    return ids[1:] if bos is not None and ids[:2] == [bos, bos] else ids
+    return ids[1:] if begins_twice(ids, bos) else ids
 
 
-def label(conversations: Sequence[Sequence[Message]], tokenizer: PreTrainedTokenizerBase, mask: str) -> list[Labelled]:
-    """Token ids and labels of conversations.
+class Labeler:
+    """Labels conversations with one tokenizer; holds what was proved once, for the rows to come.
 
-    Args:
-        mask: `assistant` trains every assistant turn, `last_turn` the last one, `all` every token.
     Raises:
-        RowError: the template refuses a conversation, or one of its turns has no tokens of its own.
-        UserError: the trained span of a row cannot be proved, or would miss its end-of-turn token.
+        UserError: the template ends a turn with no token that a model could stop at.
     """
-    if mask == "all":
-        rows = _tokenize(tokenizer, [render(tokenizer, conversation) for conversation in conversations])
-        return [Labelled(ids, list(ids)) for ids in rows]
-    stop = terminator(tokenizer)
-    find = _marked if has_markers(tokenizer) else _prefixed
-    rendered = [find(conversation, tokenizer, mask == "last_turn") for conversation in conversations]
-    tokenized = iter(_tokenize(tokenizer, [text for row in rendered for text in row.texts]))
-    return [_labelled(row, [next(tokenized) for _ in row.texts], stop) for row in rendered]
 
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, policy: Policy) -> None:
+        self.tokenizer, self.policy = tokenizer, policy
+        self.cuts = Cuts(tokenizer)
+        own, texts = terminators(tokenizer), added_tokens(tokenizer)
+        # The template's own first: a model may also stop at tokens that stand within a turn.
+        self.stops = ([texts[stop] for stop in own], [texts[s] for s in policy.stops if s in texts and s not in own])
+        self.shapes = Shapes(tokenizer, self._way())
 
-def _prefixed(conversation: Sequence[Message], tokenizer: PreTrainedTokenizerBase, last_only: bool) -> Rendered:
-    """Turns by rendering the conversation up to each."""
-    turns = [at for at, message in enumerate(conversation) if message["role"] == "assistant"]
-    if turns[:1] == [0]:
-        raise RowError("the first message is the assistant's, and nothing before it invites it to speak")
-    around = [
-        (render(tokenizer, conversation[:at], prompt=True), render(tokenizer, conversation[: at + 1]))
-        for at in (turns[-1:] if last_only else turns)
-    ]
-    return Rendered(render(tokenizer, conversation), around)
+    def _way(self) -> Find:
+        """How turns are found: as the recipe declares, by the template's markers, or by prefixes."""
+        if self.policy.boundaries:
+            return by_boundaries(self.policy.boundaries["start"], self.policy.boundaries["end"])
+        if has_markers(self.tokenizer):
+            return by_markers(list(added_tokens(self.tokenizer).values()))
+        return by_prefixes(self.stops[0])
 
+    def __call__(self, conversations: Sequence[Conversation]) -> list[Labelled]:
+        """Token ids and labels.
 
-def _marked(conversation: Sequence[Message], tokenizer: PreTrainedTokenizerBase, last_only: bool) -> Rendered:
-    """Turns by the template's own markers."""
-    try:
-        rendered: Any = render_jinja_template(
-            [list(conversation)],
-            chat_template=tokenizer.get_chat_template(),
-            return_assistant_tokens_mask=True,
-            **cast(dict[str, Any], tokenizer.special_tokens_map),
+        Raises:
+            RowError: the template refuses a conversation, or one of its turns has no tokens of its own.
+            UserError: the trained span of a row cannot be proved, or would miss its end-of-turn token.
+        """
+        rendered = [self.shapes(conversation) for conversation in conversations]
+        ids = self.cuts.encode([each.text for each in rendered])
+        rows = [Tokenized(each.text, tokens) for each, tokens in zip(rendered, ids, strict=True)]
+        stopped = [[(turn, self._end(each.text, turn)) for turn in each.turns] for each in rendered]
+        self.cuts.learn(
+            (row, at)
+            for row, turns in zip(rows, stopped, strict=True)
+            for turn, end in turns
+            for at in (turn.start, end)
         )
-    except (TemplateError, TypeError) as error:
-        raise RowError(f"the chat template refuses the conversation: {error}") from None
-    (whole,), (spans,) = rendered
-    turns = [(start, end) for start, end in spans if start < end]
-    return Rendered(whole, [(whole[:start], whole[:end]) for start, end in (turns[-1:] if last_only else turns)])
+        labels = [self._labels(*each) for each in zip(conversations, rows, stopped, strict=True)]
+        self.cuts.forget()
+        return [Labelled(*each) for each in zip(ids, labels, (each.lost for each in rendered), strict=True)]
 
+    def _end(self, text: str, turn: Turn) -> int:
+        """The character behind the end-of-turn token, or 0: what follows it is the template's, not the model's."""
+        for stops in self.stops:
+            ends = (_behind(text, stop, span) for span in turn.spans for stop in stops)
+            if last := max(ends, default=0):
+                return last
+        return 0
 
-def _labelled(row: Rendered, tokenized: Sequence[list[int]], stop: int) -> Labelled:
-    """Labels for the turns, each cut after its end-of-turn token: what follows is the template's, not the model's."""
-    whole, around = tokenized[0], tokenized[1:]
-    labels = [IGNORED] * len(whole)
-    for before, upto, texts in zip(around[::2], around[1::2], row.turns, strict=True):
-        start, end = len(before), len(upto) - upto[::-1].index(stop) if stop in upto else 0
-        if whole[:start] != before or whole[:end] != upto[:end]:
-            raise _unproved(row.whole, texts)
-        if end <= start:
+    def _labels(self, conversation: Conversation, row: Tokenized, turns: Sequence[Stopped]) -> list[int]:
+        if begins_twice(row.ids, self.tokenizer.bos_token_id):
+            raise UserError(f"the rendered conversation begins with {self.tokenizer.bos_token} twice")
+        if self.policy.whole:
+            return list(row.ids)
+        labels = [IGNORED] * len(row.ids)
+        for number, (turn, stop) in enumerate(turns, 1):
+            for start, end in self._spans(row, turn, stop, is_last=number == len(turns)):
+                labels[start:end] = row.ids[start:end]
+            for start, end in self._left_out(conversation, row, turn):
+                labels[start:end] = [IGNORED] * (end - start)
+        return labels
+
+    def _spans(self, row: Tokenized, turn: Turn, stop: int, is_last: bool) -> list[tuple[int, int]]:
+        """The tokens of a turn, with its end-of-turn token where that is trained."""
+        if not stop and self.policy.eos != "none":
             raise UserError("an assistant turn is rendered without its end-of-turn token")
-        labels[start:end] = whole[start:end]
-    return Labelled(whole, labels)
+        found = [
+            (self._at(row, start), self._at(row, min(end, stop or end)))
+            for start, end in [(self._begin(row, turn), turn.spans[0][1]), *turn.spans[1:]]
+            if not stop or start < stop
+        ]
+        if stop and (self.policy.eos == "none" or (self.policy.eos == "last" and not is_last)):
+            found[-1] = (found[-1][0], found[-1][1] - 1)
+        return found
+
+    def _begin(self, row: Tokenized, turn: Turn) -> int:
+        """Behind the prompt; where that is within a token, at the start that the template marks."""
+        return turn.spans[0][0] if self.cuts.at(row, turn.start) is None else turn.start
+
+    def _at(self, row: Tokenized, position: int) -> int:
+        proved = self.cuts.at(row, position)
+        if proved is None:
+            raise RowError("an assistant turn shares a token with the text around it, as with a space at its start")
+        return proved
+
+    def _left_out(self, conversation: Conversation, row: Tokenized, turn: Turn) -> list[tuple[int, int]]:
+        """The tokens of the parts of a turn that are not trained: all that hold a character of one."""
+        if not self.policy.left:
+            return []
+        parts = left_out(self.tokenizer, conversation, row.text, turn, self.policy.left)
+        first, last = turn.spans[0][0], turn.end
+        return [(self._outward(row, start, -1, first), self._outward(row, end, 1, last)) for start, end in parts]
+
+    def _outward(self, row: Tokenized, position: int, step: int, limit: int) -> int:
+        """The nearest place between two tokens, away from the part."""
+        for at in range(position, limit + step, step):
+            if (proved := self.cuts.at(row, at)) is not None:
+                return proved
+        raise RowError("what is not to be trained of a turn shares a token with the text around the turn")
 
 
-def _unproved(whole: str, turn: tuple[str, str]) -> RowError | UserError:
-    """Why the tokens of a turn are not to be found in the whole: the text differs, or only its tokens do."""
-    if all(whole.startswith(text) for text in turn):
-        return RowError("an assistant turn shares a token with the text around it, as with a space at its start")
-    return UserError(
-        "the conversation up to an assistant turn is not a prefix of the whole once rendered, so which tokens the "
-        "assistant says cannot be proved. The template rewrites earlier turns: write task.mask=last_turn, or a "
-        "template with {% generation %} markers."
-    )
-
-
-def _tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Rendered text holds its own special tokens; adding them again would double the first one."""
-    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
-    return ids
+def _behind(text: str, stop: str, span: tuple[int, int]) -> int:
+    """The character behind the last occurrence of a token in a span, or 0."""
+    at = text.rfind(stop, *span)
+    return at + len(stop) if at >= 0 else 0

@@ -1,47 +1,81 @@
-"""The prepare stage: config to tokenized, labelled, accounted-for rows on disk, before any process group exists."""
+"""The prepare stage: config to tokenized, labelled, mixed, packed rows on disk, before any process group exists.
 
-from dataclasses import asdict, dataclass
+Knows the order: sources, shards, lengths, mixture, packing. A second start reads what the first one wrote, and loads
+neither rows nor tokenizer before somebody asks for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow.compute as pc
-from datasets import Dataset, load_from_disk
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
-
-from finetune.config.schema import Config, DatasetConfig
-from finetune.config.task import Account, Facts
-from finetune.data import sources, store
-from finetune.errors import UserError
+from finetune.config.schema import Config
+from finetune.config.task import Facts
+from finetune.data import accounts, index, mixture, store, streams
+from finetune.data.files import file_hash
+from finetune.data.rows import Rows
+from finetune.data.sources import COMMIT, DataSource, sources_of
 from finetune.models import model, tokenizer
 from finetune.models.source import Source, resolve
 
-# Raised when the code that makes rows changes what it makes.
-VERSION = 2
-SHOWN_ROWS = 3
+if TYPE_CHECKING:  # seconds of imports, which what is prepared already does without
+    from datasets import Dataset
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+# Raised when the code that puts rows together changes what it makes.
+VERSION = 1
+NOT_OF_ROWS = ("path", "sources", "max_dropped")
+"""Keys of a data set that decide no row, or are in the key by what they stand for."""
+SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken")
+"""Endings of the files that make a tokenizer and a config; weights decide no row."""
 
 
 @dataclass(frozen=True)
 class Prepared:
     """What the stage hands on: rows on disk, and everything learned on the way."""
 
+    config: Config
     folder: Path
     source: Source
     facts: Facts
     max_length: int
     report: dict[str, dict[str, Any]]
     """Split to rows read and kept, rows dropped by reason, and notes."""
-    raw: dict[str, Dataset]
-    tokenizer: PreTrainedTokenizerBase
-    model_config: PretrainedConfig
 
-    def rows(self, split: str) -> Dataset:
+    def rows(self, split: str) -> Rows:
         """The prepared rows of a split, memory-mapped."""
-        return load_from_disk(str(self.folder / split))
+        return index.load(self.folder, split)
+
+    @cached_property
+    def raw(self) -> dict[str, Dataset]:
+        """The raw rows of each split; of the first source where there are several."""
+        from finetune.data import splits
+
+        found = splits.load(sources_of(self.config.dataset)[0], self.config.seed)
+        return {name: split.rows for name, split in found.items()}
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer the rows were made with."""
+        return tokenizer.load(self.config.tokenizer, self.source, self.config.model.trust_remote_code)
+
+    @cached_property
+    def model_config(self) -> PretrainedConfig:
+        """The architecture, with what the data decides of it."""
+        return model.config(self.config.model, self.source, self.config.task, self.facts)
+
+    @property
+    def architecture(self) -> list[Any]:
+        """What decides `model_config`, known without reading it: JSON-able."""
+        stated = _key(self.source.path, self.source.revision) or self.model_config.to_dict()
+        return [stated, self.config.model.config, self.facts]
 
     @property
     def longest(self) -> int:
         """Tokens of the longest training row."""
-        return int(pc.max(pc.list_value_length(self.rows("train").data.column("input_ids"))).as_py())
+        return int(self.rows("train").lengths.max())
 
 
 def prepare(config: Config) -> Prepared:
@@ -50,70 +84,65 @@ def prepare(config: Config) -> Prepared:
     Raises:
         UserError: the data or the model is not there, or more rows would be dropped than allowed.
     """
-    source = resolve(config.model)
-    raw = sources.load(config.dataset, config.seed)
-    facts = config.task.describe(raw.rows["train"], config.dataset.columns)
-    model_config = model.config(config.model, source, config.task, facts)
-    words = tokenizer.load(config.tokenizer, source, config.model.trust_remote_code)
-    max_length = tokenizer.max_length(config.tokenizer, words, model_config)
-
-    inputs = _inputs(config, raw.rows, facts, words, max_length)
-    folder = store.find_or_build(inputs, lambda target: _build(target, config, raw.rows, facts, words, max_length))
-    report = store.report(folder)
-    for split, account in report.items():
-        _check_budget(split, account, config.dataset)
-        account["from"] = raw.notes[split]
-    return Prepared(folder, source, facts, max_length, report, raw.rows, words, model_config)
+    mixture.check(config.dataset.sources)
+    config = replace(config, dataset=streams.bounded(config))
+    source, data = resolve(config.model), [_identified(each, config.seed) for each in sources_of(config.dataset)]
+    inputs = _inputs(config, source, data)
+    folder = index.find(inputs) or _built(inputs, config, source, data)
+    made = index.made(folder)
+    for split, account in made["report"].items():
+        accounts.check(split, account, config.dataset.max_dropped)
+        origins = zip(data, account["from"], strict=True)
+        account["from"] = "; ".join(f"{each.config.path} {origin}" for each, origin in origins if origin)
+    return Prepared(config, folder, source, made["facts"], made["max_length"], made["report"])
 
 
-def _inputs(
-    config: Config, raw: dict[str, Dataset], facts: Facts, words: PreTrainedTokenizerBase, max_length: int
-) -> dict[str, Any]:
-    """Everything that decides the prepared rows, and nothing else."""
+def _built(inputs: dict[str, Any], config: Config, source: Source, data: list[DataSource]) -> Path:
+    from finetune.data.building import Build
+
+    return index.build(inputs, Build(config, source, data).into)
+
+
+def _identified(source: DataSource, seed: int) -> DataSource:
+    """A source whose commit the Hub does not tell is known by what was read of it."""
+    if source.key is not None:
+        return source
+    from finetune.data import splits
+
+    return replace(source, key=[source.config.path, splits.load(source, seed)["train"].rows._fingerprint])
+
+
+def _inputs(config: Config, source: Source, data: list[DataSource]) -> dict[str, Any]:
+    """Everything that decides the prepared rows, known without reading one of them; no path of this machine."""
+    dataset = {name: value for name, value in asdict(config.dataset).items() if name not in NOT_OF_ROWS}
+    chosen = [
+        {name: value for name, value in asdict(written).items() if name != "path"}
+        for written in config.dataset.sources
+    ]
     return {
         "version": VERSION,
-        "rows": {split: store.content_hash(rows) for split, rows in raw.items()},
+        "rows": [[each.name, each.key] for each in data] if chosen else data[0].key,
+        "dataset": {**dataset, "sources": chosen},
         "task": asdict(config.task),
-        "facts": facts,
-        "tokenizer": store.tokenizer_hash(words),
-        "max_length": max_length,
-    }
+        "tokenizer": {**asdict(config.tokenizer), "path": _tokenizer_key(config, source),
+                      "chat_template": tokenizer.template(config.tokenizer)},
+        "model": [_key(source.path, source.revision), config.model.config],
+        "packing": asdict(config.packing),
+        "seed": config.seed,
+    }  # fmt: skip
 
 
-def _build(
-    target: Path,
-    config: Config,
-    raw: dict[str, Dataset],
-    facts: Facts,
-    words: PreTrainedTokenizerBase,
-    max_length: int,
-) -> dict[str, Any]:
-    report = {}
-    for split, rows in raw.items():
-        try:
-            encoded = config.task.encode(rows, words, facts, max_length)
-        except UserError as error:
-            raise UserError(f"{split}: {error}") from None
-        report[split] = reported(encoded.account, kept=len(encoded.rows))
-        encoded.rows.save_to_disk(str(target / split))
-    return report
+def _tokenizer_key(config: Config, source: Source) -> Any:
+    if not config.tokenizer.path:
+        return None
+    return _key(config.tokenizer.path, config.tokenizer.revision) or store.tokenizer_hash(
+        tokenizer.load(config.tokenizer, source, config.model.trust_remote_code)
+    )
 
 
-def reported(account: Account, kept: int) -> dict[str, Any]:
-    """Read = kept + dropped, with the first rows of each reason."""
-    dropped = {reason: {"rows": len(at), "first": at[:SHOWN_ROWS]} for reason, at in account.dropped.items()}
-    return {"read": account.read, "kept": kept, "dropped": dropped, "notes": account.notes}
-
-
-def _check_budget(split: str, found: dict[str, Any], config: DatasetConfig) -> None:
-    reasons = [
-        f"{entry['rows']} × {reason} (first: rows {entry['first']})" for reason, entry in found["dropped"].items()
-    ]
-    dropped = found["read"] - found["kept"]
-    if not found["kept"]:
-        raise UserError(f"{split}: no row of {found['read']} is left: {'; '.join(reasons)}")
-    if dropped > config.max_dropped * found["read"]:
-        raise UserError(
-            f"{split}: {dropped} of {found['read']} rows would be dropped, more than dataset.max_dropped="
-            f"{config.max_dropped:g} allows: {'; '.join(reasons)}. Mend the rows, or write dataset.max_dropped=…"
-        )
+def _key(path: str, revision: str | None) -> Any:
+    """Hashes of the small files of a folder, or the commit of a repository; None where neither is known."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return [[file.name, file_hash(file)] for file in sorted(folder.iterdir()) if file.suffix in SMALL]
+    return [path, revision] if revision and COMMIT.fullmatch(revision) else None

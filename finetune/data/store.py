@@ -1,23 +1,28 @@
-"""Prepared rows on disk, one folder for each set of inputs: made once, never half-read, never stale.
+"""Folders on disk, one for each set of inputs: made once, never half-read, never stale.
 
 The name of a folder is a hash of everything that decides its content, and of nothing that belongs to a process or a
-machine. The inputs lie beside the rows and are compared when they are loaded.
+machine. The inputs lie beside what was made of them and are compared when it is loaded.
+
+    shards/KEY      the tokenized rows of one split of one source, whole
+    prepared/KEY    which of them make the splits of a run, in which order, how packed
 """
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-
-from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
 
 from finetune.config.cache import cache_folder
 
-INPUTS, REPORT = "inputs.json", "report.json"
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+INPUTS = "inputs.json"
+PREPARED, SHARDS = "prepared", "shards"
 
 
 def key(inputs: dict[str, Any]) -> str:
@@ -25,20 +30,21 @@ def key(inputs: dict[str, Any]) -> str:
     return hashlib.sha256(_json(inputs).encode()).hexdigest()[:24]
 
 
-def find_or_build(inputs: dict[str, Any], build: Callable[[Path], dict[str, Any]]) -> Path:
+def find_or_build(kind: str, inputs: dict[str, Any], build: Callable[[Path], Any]) -> Path:
     """The folder for these inputs, built in a staging folder and renamed when it is whole.
 
     Args:
-        build: fills an empty folder with one subfolder a split and returns the report to keep beside them.
+        kind: `shards` or `prepared`.
+        build: fills an empty folder.
     """
-    target = cache_folder() / "prepared" / key(inputs)
-    if _is_for(target, inputs):
-        return target
+    target = place(kind, key(inputs))
+    if found := find(kind, inputs):
+        return found
     # A process id would do on one machine; folders are shared between several.
     staging = target.with_name(f".{target.name}-{uuid4().hex[:12]}")
     staging.mkdir(parents=True)
     try:
-        (staging / REPORT).write_text(_json(build(staging)), encoding="utf-8")
+        build(staging)
         (staging / INPUTS).write_text(_json(inputs), encoding="utf-8")
         _publish(staging, target, inputs)
     finally:
@@ -46,22 +52,53 @@ def find_or_build(inputs: dict[str, Any], build: Callable[[Path], dict[str, Any]
     return target
 
 
-def report(folder: Path) -> dict[str, Any]:
-    """What the builder reported."""
-    found: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
-    return found
+def find(kind: str, inputs: dict[str, Any]) -> Path | None:
+    """The folder for these inputs, where it is whole; it counts as used now."""
+    target = place(kind, key(inputs))
+    if not _is_for(target, inputs):
+        return None
+    touch(target)
+    return target
 
 
-def content_hash(rows: Dataset) -> str:
-    """A hash of the rows themselves, wherever they came from."""
-    digest = hashlib.blake2b(repr(rows.features).encode(), digest_size=16)
-    for table in rows.with_format("arrow").iter(1000):
-        for batch in table.combine_chunks().to_batches():
-            digest.update(batch.serialize())
-    return digest.hexdigest()
+def remove(kind: str, inputs: dict[str, Any]) -> None:
+    """Remove the folder for these inputs, if there is one."""
+    discard(place(kind, key(inputs)))
 
 
-def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+def place(kind: str, name: str) -> Path:
+    """Where the folder of a key lies."""
+    return cache_folder() / kind / name
+
+
+def touch(folder: Path) -> None:
+    """Remember that a folder was used; one that others own stays as it is."""
+    try:
+        os.utime(folder)
+    except OSError:
+        return
+
+
+def read(file: Path) -> Any:
+    """A JSON file of a folder."""
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def write(file: Path, value: Any) -> None:
+    """Write a JSON file of a folder that is being filled."""
+    file.write_text(_json(value), encoding="utf-8")
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder, renamed first: a reader finds a whole one or none."""
+    try:
+        gone = folder.rename(folder.with_name(f".{folder.name}-{uuid4().hex[:12]}"))
+    except FileNotFoundError:
+        return
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
     """A hash of what turns text into ids: vocabulary, rules, special tokens, template, and which side is cut."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     # How the last call cut and padded is kept among the rules, and decides nothing.

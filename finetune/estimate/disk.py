@@ -1,7 +1,7 @@
 """Disk that a run fills: checkpoints, one more while it is written, and the model at the end. Knows sizes alone.
 
-What a checkpoint holds is what transformers' Trainer writes: the weights that are trained or all of them, the
-optimizer's states, the scheduler, the random generators (`transformers/trainer.py`, `_save_checkpoint`).
+What a checkpoint holds is known by `training/saving.py`: the weights, the optimizer's states, the scheduler, the
+generators; of an adapter what is trained once more, as PEFT's own file keeps what inference needs alone.
 """
 
 import shutil
@@ -13,7 +13,7 @@ from finetune.estimate import weights
 from finetune.estimate.setup import Setup
 
 SMALL = 2**20 + 2**24
-"""trainer_state.json, training_args.bin, scheduler.pt, rng_state.pth: 1 MiB; a tokenizer: up to 16 MiB."""
+"""States of the trainer, the scheduler and the random generators: 1 MiB; a tokenizer: up to 16 MiB."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ def disk(model: Any, setup: Setup, checkpoints: int, limit: int | None, output_d
     """
     saved = _saved(model, setup)
     kept = checkpoints if limit is None else min(checkpoints, limit + 1)
-    return Disk(saved + _states(model, setup) + SMALL, kept, saved + SMALL, free(output_dir))
+    written = 2 * saved if hasattr(model, "get_base_model") else saved
+    return Disk(written + _states(model, setup) + SMALL, kept, saved + SMALL, free(output_dir))
 
 
 def _saved(model: Any, setup: Setup) -> int:

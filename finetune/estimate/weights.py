@@ -11,9 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.pytorch_utils import Conv1D
-from transformers.quantizers.base import HfQuantizer
-from transformers.quantizers.quantizers_utils import should_convert_module
 
 from finetune.estimate.setup import Setup
 from finetune.models.precision import DTYPES
@@ -82,6 +79,10 @@ def quantized_names(model: Any, quantization: dict[str, Any]) -> frozenset[str]:
     """Frozen weights of linear layers, but those transformers leaves alone: heads, tied weights, what must be fp32."""
     if quantization["method"] == "none":
         return frozenset()
+    from transformers.pytorch_utils import Conv1D
+    from transformers.quantizers.base import HfQuantizer
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     skipped = quantization.get("llm_int8_skip_modules") or quantization.get("modules_to_not_convert")
     left = HfQuantizer.get_modules_to_not_convert(base, skipped, base._keep_in_fp32_modules)

@@ -10,13 +10,30 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
 
 from finetune.config.task import Facts, Task
+from finetune.data.rows import Rows
 from finetune.errors import UserError
 from finetune.evaluation import metrics
 from finetune.models.adapter import scored
 from finetune.models.precision import autocast
+
+
+@dataclass
+class Mean:
+    """A mean over all items of what batches give as their own means."""
+
+    total: float = 0.0
+    items: int = 0
+
+    def add(self, mean: float, items: int) -> None:
+        """Take in a batch."""
+        self.total, self.items = self.total + mean * items, self.items + items
+
+    @property
+    def value(self) -> float:
+        """The mean so far."""
+        return self.total / max(self.items, 1)
 
 
 @dataclass(frozen=True)
@@ -32,7 +49,7 @@ class Evaluation:
     names: tuple[str, ...]
     """The metrics."""
 
-    def __call__(self, model: Any, rows: Dataset) -> dict[str, float]:
+    def __call__(self, model: Any, rows: Rows) -> dict[str, float]:
         """Scores of a model on prepared rows.
 
         Raises:
@@ -51,27 +68,33 @@ class Evaluation:
         return self.task.summarize(scores)
 
     @torch.no_grad()
-    def _scores(self, model: Any, rows: Dataset) -> dict[str, float]:
-        total, items = 0.0, 0
+    def _scores(self, model: Any, rows: Rows) -> dict[str, float]:
+        losses = {name: Mean() for name in rows.by_source}
         predictions, references = [], []
-        for batch in self._batches(rows, model.device):
+        for source, batch in self._batches(rows, model.device):
             with autocast(self.compute):
                 output = scored(model)(**batch)
-            weight = self.task.weight(batch)
-            total, items = total + float(output.loss) * weight, items + weight
+            losses[source].add(float(output.loss), self.task.weight(batch))
             predicted, expected = self.task.outcomes(_of_rows(output.logits, batch), batch)
             predictions.append(predicted.float().cpu().numpy())
             references.append(expected.float().cpu().numpy())
         found = metrics.compute(self.names, _joined(predictions), _joined(references))
-        return {"loss": total / max(items, 1), **found}
+        return {**_named(losses), **found}
 
-    def _batches(self, rows: Dataset, device: torch.device) -> Iterator[dict[str, Any]]:
-        """Longest rows first: little padding, and what does not fit in memory fails at once."""
-        lengths = np.array([len(ids) for ids in rows["input_ids"]])
-        order = np.argsort(-lengths, kind="stable")
-        for start in range(0, len(order), self.batch_size):
-            batch = self.collate([rows[int(at)] for at in order[start : start + self.batch_size]])
-            yield {name: value.to(device) for name, value in batch.items()}
+    def _batches(self, rows: Rows, device: torch.device) -> Iterator[tuple[str, dict[str, Any]]]:
+        """A source after the other, its longest rows first: little padding, and what does not fit fails at once."""
+        for source, indices in rows.by_source.items():
+            order = indices[np.argsort(-rows.lengths[indices], kind="stable")]
+            for start in range(0, len(order), self.batch_size):
+                batch = self.collate(rows.__getitems__(order[start : start + self.batch_size].tolist()))
+                yield source, {name: value.to(device) for name, value in batch.items()}
+
+
+def _named(losses: dict[str, Mean]) -> dict[str, float]:
+    """The loss over all rows, and of each source where there are several."""
+    whole = Mean(sum(loss.total for loss in losses.values()), sum(loss.items for loss in losses.values()))
+    apart = {f"{source}_loss": loss.value for source, loss in losses.items()} if len(losses) > 1 else {}
+    return {"loss": whole.value, **apart}
 
 
 def _of_rows(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:

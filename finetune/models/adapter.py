@@ -1,6 +1,7 @@
 """Parameter-efficient fine-tuning: every PEFT method, by its own name and options."""
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,8 @@ from finetune.config.suggest import did_you_mean
 from finetune.errors import UserError
 
 FULL = "full"
+# What AdaLoRA's allocator has learned of its ranks.
+IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 
 
 def apply(model: PreTrainedModel, adapter: dict[str, Any], peft_type: str | None, fresh: tuple[str, ...]) -> Any:
@@ -81,6 +84,47 @@ def switched_off(model: PeftModel) -> Iterator[Any]:
 def load(base: PreTrainedModel, folder: str) -> Any:
     """A saved adapter on its base."""
     return PeftModel.from_pretrained(base, folder)
+
+
+def state(model: PeftModel) -> dict[str, Any]:
+    """All that training changes, for a checkpoint: PEFT's own file keeps what inference needs, which is less."""
+    allocator = model.base_model.rankallocator if moves_ranks(model) else None
+    return {
+        "weights": {name: value for name, value in model.named_parameters() if value.requires_grad},
+        "importance": {name: getattr(allocator, name) for name in IMPORTANCE} if allocator else {},
+        "rank_pattern": getattr(model.active_peft_config, "rank_pattern", None),
+    }
+
+
+def restore(model: PeftModel, kept: dict[str, Any]) -> None:
+    """Put `state` back, bit for bit.
+
+    Raises:
+        UserError: it is of an adapter of another shape.
+    """
+    own = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    if {name: value.shape for name, value in own.items()} != {n: v.shape for n, v in kept["weights"].items()}:
+        raise UserError("the checkpoint is of an adapter with other weights than this one has")
+    with torch.no_grad():
+        for name, value in kept["weights"].items():
+            own[name].copy_(value)
+    for name, values in kept["importance"].items():
+        moved = {key: value.to(model.device) for key, value in values.items()}
+        setattr(model.base_model.rankallocator, name, moved)
+    if kept["importance"]:
+        model.active_peft_config.rank_pattern = kept["rank_pattern"]
+
+
+def save(model: PeftModel, folder: str, **options: Any) -> None:
+    """PEFT's own files.
+
+    Trained embeddings are saved as modules: by "auto" PEFT asks the Hub for the base's vocabulary. AdaLoRA takes all
+    ranks from some layers, and PEFT warns that those were not gathered from other processes.
+    """
+    with warnings.catch_warnings():
+        if moves_ranks(model):
+            warnings.filterwarnings("ignore", message="(?s).*have invalid shape")
+        model.save_pretrained(folder, save_embedding_layers=False, **options)
 
 
 def is_adapted(model: Any) -> bool:

@@ -25,7 +25,8 @@ def answers(
     """One answer a prompt, in order.
 
     Args:
-        prompts: texts, or conversations as lists of messages that end with what is to be answered.
+        prompts: texts, or conversations that end with what is to be answered: lists of messages, or mappings with
+            `messages` and `tools`.
         options: of transformers' GenerationConfig.
     """
     rows = [_ids(tokenizer, prompt) for prompt in prompts]
@@ -36,7 +37,8 @@ def answers(
 def _ids(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
     """Rendered prompts hold their own special tokens; bare ones get what a text begins with, not what ends it."""
     if not isinstance(prompt, str):
-        prompt = str(tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
+        messages, tools = (prompt["messages"], prompt["tools"]) if isinstance(prompt, dict) else (prompt, None)
+        prompt = str(tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=True))
         return list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
     ids = list(tokenizer(prompt)["input_ids"])
     return ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids

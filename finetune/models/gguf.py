@@ -4,18 +4,20 @@ Converted once for each content and kept in a cache. Knows the file and the cach
 recipes, of where GGUF files come from, or of what the model is for.
 """
 
+from __future__ import annotations
+
 import hashlib
 import importlib.util
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, PreTrainedTokenizerBase
-
 from finetune.errors import FinetuneError, MissingExtra, UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 HASH_DIGITS = 12
 PROBE = "The capital of France is Paris.\n\n\t1234567890  naïve 東京 🙂 <|im_start|>user\nHi<|im_end|></s>"
@@ -58,6 +60,8 @@ def _is_complete(folder: Path) -> bool:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
+    from transformers import AutoTokenizer
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         model = _model(gguf)
@@ -70,6 +74,9 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 
 def _model(gguf: Path) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM, GgufConfig
+
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
         gguf_file=gguf.name,

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoConfig, PretrainedConfig
 
 from finetune.config.options import resolve
 from finetune.config.schema import ModelConfig
 from finetune.config.suggest import did_you_mean
-from finetune.config.task import Facts, Task
+from finetune.config.task import Brought, Facts, Task
 from finetune.errors import MachineError, UserError
 from finetune.models import quantization as quantizers
 from finetune.models.precision import DTYPES, device
 from finetune.models.source import Source
 
 if TYPE_CHECKING:  # the code of models takes a second to import, and a plan needs none of it
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +44,36 @@ def config(model: ModelConfig, source: Source, task: Task, facts: Facts) -> Pret
     return found
 
 
+def brought(model: ModelConfig, source: Source) -> Brought:
+    """What the model has of its own that rows must agree with: named labels, tokens that generation stops at.
+
+    Raises:
+        UserError: there is no config at the source, or an override it does not have.
+    """
+    from transformers import GenerationConfig
+
+    own = stated(model, source)
+    try:
+        stops = GenerationConfig.from_pretrained(source.path, revision=source.revision or "main").eos_token_id
+    except (OSError, ValueError):  # a model that generates nothing has none
+        stops = own.get_text_config().eos_token_id
+    return Brought(_labels(own), tuple(stops if isinstance(stops, list) else [] if stops is None else [stops]))
+
+
+def _labels(config: PretrainedConfig) -> tuple[str, ...]:
+    """The names of a head's labels; `LABEL_0` is how transformers names what has no name."""
+    names = [str(name) for _, name in sorted((config.id2label or {}).items(), key=lambda item: int(item[0]))]
+    return () if all(re.fullmatch(r"LABEL_\d+", name) for name in names) else tuple(names)
+
+
 def stated(model: ModelConfig, source: Source) -> PretrainedConfig:
     """The architecture as its own config states it, with what the recipe overrides.
 
     Raises:
         UserError: there is no config at the source, or an override it does not have.
     """
+    from transformers import AutoConfig
+
     try:
         found = AutoConfig.from_pretrained(
             source.path, revision=source.revision, trust_remote_code=model.trust_remote_code

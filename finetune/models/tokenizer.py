@@ -1,13 +1,17 @@
 """The tokenizer as training and serving both use it: template, pad token, length."""
 
+from __future__ import annotations
+
 import logging
 from pathlib import Path
-
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from finetune.config.schema import TokenizerConfig
 from finetune.errors import UserError
 from finetune.models.source import Source
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 RESERVED_PADS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<unk>")
 COUNTED_FROM_PAD = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text")
@@ -22,6 +26,8 @@ def load(config: TokenizerConfig, source: Source, trust_remote_code: bool = Fals
     Raises:
         UserError: there is no tokenizer at the path, or no token to pad with.
     """
+    from transformers import AutoTokenizer
+
     path = config.path or source.path
     revision = config.revision if config.path else source.revision
     try:
@@ -29,7 +35,7 @@ def load(config: TokenizerConfig, source: Source, trust_remote_code: bool = Fals
     except (OSError, ValueError) as error:
         raise UserError(f"tokenizer {path} cannot be loaded: {_first_line(error)}") from None
     if config.chat_template:
-        tokenizer.chat_template = _template(config.chat_template)
+        tokenizer.chat_template = template(config)
     _pad(tokenizer, config.pad_token)
     return tokenizer
 
@@ -57,9 +63,14 @@ def _positions(model: PretrainedConfig) -> int | None:
     return positions
 
 
-def _template(text: str) -> str:
-    """A template as written, or the content of the file it names."""
-    if "{" in text:
+def template(config: TokenizerConfig) -> str | None:
+    """The template as written, or the content of the file it names; None where the recipe has none.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    text = config.chat_template
+    if not text or "{" in text:
         return text
     file = Path(text).expanduser()
     if not file.is_file():

@@ -56,7 +56,7 @@ def _quantization(config: Config) -> str:
 
 def _resume(config: Config) -> str:
     checkpoint = config.trainer.get("resume_from_checkpoint")
-    if checkpoint and not (Path(str(checkpoint)) / "trainer_state.json").is_file():
+    if checkpoint and not (Path(str(checkpoint)) / "manifest.json").is_file():
         raise UserError(
             f"trainer.resume_from_checkpoint={checkpoint}: there is no checkpoint. Write its folder: "
             "RUN/checkpoints/checkpoint-N"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -16,9 +17,10 @@ from finetune.plan.show import markdown
 def freeze(plan: Plan, folder: RunFolder) -> None:
     """Write the plan, and the config as a recipe that runs again."""
     folder.write("plan.json", sealed(plan))
-    (folder / "plan.md").write_text(markdown(plan), encoding="utf-8")
-    text = yaml.safe_dump(check.dump(plan.config), sort_keys=False, allow_unicode=True)
-    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    folder.write_text("plan.md", markdown(plan))
+    # Run again, it is another run: it gets a folder of its own, and differs from nothing.
+    again = replace(plan.config, run_folder=None, checkpoint=replace(plan.config.checkpoint, accept=[]))
+    folder.write_text("config.yaml", yaml.safe_dump(check.dump(again), sort_keys=False, allow_unicode=True))
 
 
 def sealed(plan: Plan) -> dict[str, Any]:

@@ -21,6 +21,7 @@ def late(config: Config, prepared: Prepared, batches: Batches, costs: Costs) -> 
     """What the prepared rows and the estimates decide."""
     found = Found(config, prepared, batches, costs)
     of_splits = [(f"rows-{split}", partial(_rows, prepared, split)) for split in prepared.report]
+    of_splits += [(f"ends-{split}", partial(_ends, prepared, split)) for split in prepared.report]
     looks = [*of_splits, *((name, partial(look, found)) for name, look in LATE.items())]
     return list(looked_at(looks, config.plan.waive, WAIVABLE))
 
@@ -46,6 +47,33 @@ def _trained_tokens(found: Found) -> str:
     if trained is None:
         return "one label a row"
     return f"{trained} of {notes['tokens']} ({trained / notes['tokens']:.0%})"
+
+
+def _ends(prepared: Prepared, split: str) -> str:
+    """Every row but one that was cut must hold a token in its loss that ends a turn."""
+    account, numbers = prepared.report[split], prepared.report[split]["audit"]
+    if "rows with a trained end" not in numbers:
+        return "rows end no turn that is trained"
+    without = numbers["rows"] - numbers["rows with a trained end"]
+    # A row that was cut has lost its end, and of the parts of one that was split only the last has it.
+    if without > account["notes"].get("truncated", 0) + numbers["rows"] - account["kept"]:
+        raise UserError(
+            f"{split}: {without} rows have no trained token that ends a turn (first of those kept: "
+            f"{numbers['rows without']}), so the model would not learn to stop. Where that is meant, write "
+            "task.eos=none"
+        )
+    return f"{numbers['rows with a trained end']} of {numbers['rows']} rows train a token that ends a turn"
+
+
+def _repeated(found: Found) -> str:
+    copied = found.prepared.report["train"]["audit"]["duplicates"]
+    near = "near copies not looked for in so many" if copied["near"] is None else f"{copied['near']} near copies"
+    return f"{copied['exact']} copies in train, {near}"
+
+
+def _overlap(found: Found) -> str:
+    both = found.prepared.report["train"]["audit"]["duplicates"]["evaluated"]
+    return f"{both} rows of train are evaluated on as well"
 
 
 def _best_model(found: Found) -> str:
@@ -97,6 +125,8 @@ def _disk(found: Found) -> str:
 
 LATE: dict[str, Callable[[Found], str]] = {
     "trained-tokens": _trained_tokens,
+    "repeated-rows": _repeated,
+    "overlap": _overlap,
     "best-model": _best_model,
     "step": _step,
     "memory": _memory,

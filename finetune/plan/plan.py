@@ -121,7 +121,7 @@ def _batches(config: Config, prepared: Prepared) -> Batches:
         Every(str(given["eval_strategy"]), given["eval_steps"] or given["logging_steps"]),
         Every(str(given["save_strategy"]), given["save_steps"]),
     )
-    return batches.batches(prepared.report["train"]["kept"], ranks, per_device, accumulation, schedule)
+    return batches.batches(prepared.report["train"]["rows"], ranks, per_device, accumulation, schedule)
 
 
 def _costs(config: Config, prepared: Prepared, chosen: Precision, sizes: Batches, arguments: dict[str, Any]) -> Costs:

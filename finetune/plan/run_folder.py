@@ -4,9 +4,13 @@ config.yaml         the resolved config, `finetune train recipe=config.yaml` run
 plan.json           what was decided before the first step; the only file a rank reads
 plan.md             the same, to be read
 questions.json      what is asked after training, where the recipe asks for generated answers
+rendered.json       rows of chats as they were rendered, which the saved tokenizer must render alike
 metrics.jsonl       one object a line: step, epoch and raw numbers
 log.txt             what was said, with the time
+run.json            the run's id, and what it began with; a run that goes on must agree with it
 checkpoints/        checkpoint-N, to resume from
+baseline.json       scores of the untouched model
+skipped.json        steps that a guard left out when it went back
 model/              the trained model, as transformers and peft load it
 probe.safetensors   inputs and logits of the trained model, for verification
 probe.json          scores of the trained model and facts of its tokenizer, for verification
@@ -15,10 +19,15 @@ answers.jsonl       generated answers, where the recipe asks for them
 verification.json   what a fresh process found when it loaded model/
 published.json      where the model was uploaded to
 status.json         the stage reached, and how it ended
+ranks/              the beats of the ranks, where there are several
+.lock               held by the process that works on the run
 """
 
+import fcntl
 import json
 import logging
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +35,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import UserError
+from finetune.errors import Stopped, UserError
 
 log = logging.getLogger("finetune")
 
@@ -52,13 +61,47 @@ class RunFolder:
 
     def write(self, name: str, value: Any) -> None:
         """Write a JSON file of the run, whole or not at all."""
+        self.write_text(name, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of the run, whole or not at all, whatever becomes of the process or the power."""
         staged = self.path / f".{name}"
-        staged.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with staged.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
         staged.replace(self.path / name)
 
     def reached(self, stage: str, **details: Any) -> None:
         """Record how far the run has come."""
         self.write("status.json", {"stage": stage, **details})
+
+    @property
+    def stage(self) -> str | None:
+        """The stage reached; None before there is a run."""
+        status = self.read("status.json")
+        return status["stage"] if status else None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process out. The lock goes with the process, however that ends.
+
+        Raises:
+            UserError: another process works on the run.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        # Not truncated by opening it: it names who holds the lock.
+        with os.fdopen(os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644), "r+", encoding="utf-8") as file:
+            try:
+                # Of the process, not of the open file: a data loader's worker that outlives it holds nothing.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{self.path} is in use by {file.read().strip()}; wait for it, or stop it") from None
+            file.seek(0)
+            file.truncate()
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
+            yield
 
     @contextmanager
     def logged(self) -> Iterator[None]:
@@ -79,7 +122,8 @@ class RunFolder:
     def failed(self, error: BaseException) -> None:
         """Record what ended the run, beside the stage it had reached."""
         status = self.read("status.json") or {"stage": "planned"}
-        self.write("status.json", {**status, "failed": str(error) or type(error).__name__})
+        how = "stopped" if isinstance(error, Stopped) else "failed"
+        self.write("status.json", {"stage": status["stage"], how: str(error) or type(error).__name__})
 
 
 def create(output_dir: str, name: str) -> RunFolder:
@@ -108,8 +152,6 @@ def check_writable(output_dir: str) -> None:
     Raises:
         UserError: the folder, or the nearest one above it that exists, cannot be written.
     """
-    import os
-
     nearest = Path(output_dir).expanduser().absolute()
     while not nearest.exists():
         nearest = nearest.parent

@@ -143,4 +143,16 @@ def account_of(account: dict) -> str:
     """What became of the rows of a split, in one line."""
     dropped = "".join(f", {e['rows']} dropped: {reason}" for reason, e in account["dropped"].items())
     notes = "".join(f", {count:,} {what}" for what, count in account["notes"].items())
-    return f"{account['kept']:,} of {account['read']:,} rows{dropped}{notes}; {account['from']}"
+    packed = ""
+    if found := account.get("packed"):
+        packed = f", {found['documents']:,} documents packed in {account['rows']:,} rows, {found['fill']:.2%} full"
+    return (
+        f"{account['kept']:,} of {account['read']:,} rows{dropped}{notes}{packed}{_mixed(account)}; {account['from']}"
+    )
+
+
+def _mixed(account: dict) -> str:
+    """What is taken of each source, where there are several."""
+    taken = {name: found["taken"] for name, found in account.get("sources", {}).items()}
+    shares = [f"{name} {part['rows']:,} rows ({part['share']:.1%} of tokens)" for name, part in taken.items()]
+    return f", {' + '.join(shares)}" if shares else ""

@@ -14,7 +14,7 @@ from finetune.data.prepare import Prepared
 from finetune.plan.skeletons import Skeletons
 
 # Raised when the counting changes.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def summary(config: Config, prepared: Prepared) -> ModelSummary:
     stored = _stored_names(Path(prepared.source.path))
     if config.model.trust_remote_code:  # what its code builds is not known by its config
         return _counted(config, prepared, stored)
-    inputs = [VERSION, prepared.model_config.to_dict(), config.task.model_class, config.task.peft_type, config.adapter,
+    inputs = [VERSION, prepared.architecture, config.task.model_class, config.task.peft_type, config.adapter,
               config.model.attn_implementation, stored]  # fmt: skip
     found = kept(f"summary-{digest(inputs)}", lambda: asdict(_counted(config, prepared, stored)), _is_summary)
     return ModelSummary(**found)

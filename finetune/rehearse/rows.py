@@ -13,8 +13,10 @@ from datasets.naming import camelcase_to_snakecase
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RepositoryNotFoundError  # type: ignore[attr-defined]
 
-from finetune.config.schema import Config, DatasetConfig
-from finetune.data import sources
+from finetune.config.data import DatasetConfig
+from finetune.config.schema import Config
+from finetune.data import sources, splits
+from finetune.data.sources import DataSource
 from finetune.errors import UserError
 from finetune.rehearse import known
 from finetune.rehearse.tokenizer import texts_of
@@ -54,21 +56,26 @@ class Rows:
 
 
 def find(config: Config, count: int, folder: Path) -> Rows:
-    """About `count` rows to train on and a few to score.
+    """About `count` rows to train on and a few to score; of the first source where there are several.
 
     Args:
         folder: for what is fetched from the Hub.
     Raises:
         UserError: the data is at hand and cannot be read, or the Hub has no such data set.
     """
-    data = config.dataset
-    is_local = _is_local(data.path)
+    data = sources.parts(config.dataset)[0]
+    path = str(data.path)
+    is_local = _is_local(path)
     if not is_local and _is_on_hub(data):
-        heads = sources.load(_heads(data, count, folder), config.seed)
-        return _real(heads.rows, count, f"of the first of {data.path}")
-    if is_local or _is_cached(data.path):
-        return _real(sources.load(data, config.seed).rows, count, f"of {data.path}")
+        return _real(_loaded(_heads(data, count, folder), config.seed), count, f"of the first of {path}")
+    if is_local or _is_cached(path):
+        return _real(_loaded(data, config.seed), count, f"of {path}")
     return _made(config)
+
+
+def _loaded(data: DatasetConfig, seed: int) -> dict[str, Dataset]:
+    found = splits.load(DataSource(sources.ONLY, data, key=None), seed)
+    return {name: split.rows for name, split in found.items()}
 
 
 def _is_local(path: str) -> bool:
@@ -88,7 +95,7 @@ def _is_on_hub(data: DatasetConfig) -> bool:
         UserError: it answers, and has no such data set.
     """
     try:
-        HfApi().dataset_info(data.path, revision=data.revision, timeout=TIMEOUT)
+        HfApi().dataset_info(str(data.path), revision=data.revision, timeout=TIMEOUT)
     except RepositoryNotFoundError:
         raise UserError(
             f"dataset.path={data.path}: it is not a folder here, and the Hub has no such data set"
@@ -108,11 +115,11 @@ def _is_cached(path: str) -> bool:
 def _heads(data: DatasetConfig, count: int, folder: Path) -> DatasetConfig:
     """The first rows of each split, streamed, so that no more is fetched than is used."""
     found = load_dataset(data.path, data.name, revision=data.revision, data_files=data.data_files, streaming=True)
-    splits = found if isinstance(found, IterableDatasetDict) else {"train": found}
-    wanted = {data.train_split, data.validation_split, data.test_split, *sources.VALIDATION_NAMES}
+    streamed = found if isinstance(found, IterableDatasetDict) else {"train": found}
+    wanted = {data.train_split, data.validation_split, data.test_split, *splits.VALIDATION_NAMES}
     heads = {
         str(name): Dataset.from_list(list(rows.take(4 * count)), features=rows.features)
-        for name, rows in splits.items()
+        for name, rows in streamed.items()
         if name in wanted
     }
     DatasetDict(heads).save_to_disk(str(folder))
@@ -141,10 +148,10 @@ def _chosen(rows: Dataset, count: int) -> Dataset:
 
 def _made(config: Config) -> Rows:
     """Rows like those of the data set, by the table, else as the task says."""
-    data = config.dataset
-    table = known.rows(data.path)
+    data = sources.parts(config.dataset)[0]
+    table = known.rows(str(data.path))
     rows = table or config.task.example(data.columns)
     said = "recipes/offline.yaml" if table else f"the columns {', '.join(rows[0])}"
-    splits = {name: count for name, count in MADE.items() if name != "test" or data.test_split}
-    made = {name: Dataset.from_list(list(islice(cycle(rows), count))) for name, count in splits.items()}
+    counts = {name: count for name, count in MADE.items() if name != "test" or data.test_split}
+    made = {name: Dataset.from_list(list(islice(cycle(rows), count))) for name, count in counts.items()}
     return Rows(made, f"{MADE['train']} made up, by {said}", are_real=False)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from finetune.config.schema import Config, DatasetConfig, PublishConfig, TrackingConfig
+from finetune.config.data import DatasetConfig
+from finetune.config.schema import Config, PublishConfig, TrackingConfig
 from finetune.models import quantization
 
 STEPS, ROWS, ANSWERED, NEW_TOKENS = 2, 2, 2, 8
@@ -64,6 +65,7 @@ def shrunk(config: Config, base: Path, data: DatasetConfig, folder: Path) -> tup
         plan=replace(config.plan, device=None, throughput=None),
         global_batch_size=None,
         output_dir=str(folder),
+        run_folder=None,
     )  # fmt: skip
     return _on_cpu(small, [*left_out, *no_quantizer, *_switched_off(config)])
 

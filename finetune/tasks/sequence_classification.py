@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.task import Encoded, Facts, RowError, Task
+from finetune.config.task import Brought, Encoder, Facts, RowError, Task
 from finetune.data import classes
 from finetune.data.classes import MULTI, REGRESSION, SINGLE
 from finetune.errors import UserError
@@ -50,9 +50,16 @@ class SequenceClassification(Task):
         found = _columns(train.column_names, columns)
         return {"columns": found, **classes.describe(train, found["label"], self.problem_type)}
 
-    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoded:
+    def join(self, facts: Sequence[Facts]) -> list[Facts]:
+        """The labels of all sources, in one order."""
+        return classes.join(facts)
+
+    def settle(self, facts: Facts, tokenizer: PreTrainedTokenizerBase, brought: Brought) -> Facts:
+        """Labels in the order of the model's own head, where it has names for them."""
+        return {**facts, "labels": classes.agreed(facts["labels"], brought.labels) if facts["labels"] else []}
+
+    def encoder(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoder:
         """Token ids and the label's id, ids or value."""
-        from finetune.data import encoding
         from finetune.data.columns import check
 
         columns = facts["columns"]
@@ -71,7 +78,8 @@ class SequenceClassification(Task):
                 {**{name: encoded[name][at] for name in names}, "labels": label} for at, (_, label) in enumerate(items)
             ]
 
-        return encoding.encode(rows, read, tokenize, encoding.Limit(max_length, self.overlong))
+        cut = max_length if self.overlong == "truncate" else None
+        return Encoder(read, tokenize, overlong=self.overlong, cut=cut)
 
     def model_kwargs(self, facts: Facts) -> dict[str, Any]:
         """Number, names and kind of the labels."""

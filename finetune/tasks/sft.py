@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.task import Encoded, Facts, RowError, Task
+from finetune.config.task import NOTES, Brought, Encoder, Facts, RowError, Task
+from finetune.config.types import Closed, Text
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
@@ -15,12 +16,25 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from finetune.data.labels import Policy
+
 PREPARED = "task.mask, task.overlong or tokenizer.max_length: rows are prepared before the trainer exists"
+PACKED = "packing=best_fit, the group: rows are packed before the trainer exists"
+PACKING = ("packing", "packing_strategy", "eval_packing", "padding_free")
 NOT_THE_TRAINERS = (
     "max_length", "truncation_mode", "dataset_text_field", "dataset_kwargs", "dataset_num_proc", "eos_token",
     "pad_token", "chat_template_path", "assistant_only_loss", "completion_only_loss", "model_init_kwargs",
-    "packing", "packing_strategy", "eval_packing", "padding_free",
 )  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class Boundaries:
+    """Texts around what the assistant says."""
+
+    __pydantic_config__: ClassVar[Any] = Closed
+
+    start: Text
+    end: Text
 
 
 @dataclass(kw_only=True)
@@ -32,52 +46,103 @@ class SFT(Task):
     arguments_class: ClassVar[str] = "trl.SFTConfig"
     peft_type: ClassVar[str] = "CAUSAL_LM"
     roles: ClassVar[tuple[str, ...]] = (
-        "messages", "conversations", "prompt", "completion", "instruction", "input", "output", "text",
+        "messages", "conversations", "prompt", "completion", "instruction", "input", "output", "text", "tools",
     )  # fmt: skip
-    owned: ClassVar[dict[str, str]] = dict.fromkeys(NOT_THE_TRAINERS, PREPARED)
+    owned: ClassVar[dict[str, str]] = dict.fromkeys(NOT_THE_TRAINERS, PREPARED) | dict.fromkeys(PACKING, PACKED)
     trainer_options: ClassVar[dict[str, Any]] = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}
 
     name: str = "sft"
-    mask: Literal["assistant", "last_turn", "all"] = "assistant"
-    """What is trained: every assistant turn, the last one, or every token. Plain text is trained whole."""
-    overlong: Literal["drop", "truncate", "error"] = "drop"
+    mask: Literal["assistant", "last_turn", "completion", "per_turn", "all"] = "assistant"
+    """What is trained: every assistant turn, the last one, those of the completion, those that their message marks,
+    or every token. Plain text is trained whole."""
+    turn_weight: Text = "weight"
+    """With mask=per_turn, the field of a message that says whether it is trained: 0 or 1, false or true."""
+    eos: Literal["every_turn", "last", "none"] = "every_turn"
+    """Which trained turns have the token that ends them in the loss. With none the model does not learn to stop."""
+    train_reasoning: bool = True
+    """Whether `reasoning_content`, `thinking` and what `<think>` encloses carry the loss."""
+    train_tool_calls: bool = True
+    boundaries: Boundaries | None = None
+    """What an assistant turn starts and ends with once rendered, for templates that neither mark it nor keep it."""
+    overlong: Literal["drop", "truncate_prompt", "truncate_end", "split", "error"] = "drop"
     """What becomes of a row of more than `tokenizer.max_length` tokens. A truncated row gets no false end."""
 
     def describe(self, train: Dataset, columns: dict[str, str]) -> Facts:
         """Layout and columns, detected from the names of the columns."""
-        from finetune.data.conversations import detect
+        from finetune.data import labels
+        from finetune.data.conversations import ANSWERS, LAYOUTS, detect
 
         layout, found = detect(train.column_names, columns)
+        if self.mask == "completion" and not set(ANSWERS) & set(LAYOUTS[layout].needs):
+            raise UserError(
+                f"task.mask=completion needs a column that holds the answer alone, and rows have the layout {layout}. "
+                "Write task.mask=assistant or last_turn, or name dataset.columns.prompt and dataset.columns.completion"
+            )
+        if self.mask == "per_turn" and layout != "text":
+            columns_of_turns = [found[role] for role in LAYOUTS[layout].needs]
+            labels.check_field((turns for name in columns_of_turns for turns in train[name]), self.turn_weight)
         return {"layout": layout, "columns": found}
 
-    def encode(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoded:
-        """Token ids, and labels where the assistant speaks."""
-        from finetune.data import conversations, encoding, labels
+    def settle(self, facts: Facts, tokenizer: PreTrainedTokenizerBase, brought: Brought) -> Facts:
+        """The tokens that end a turn, where they are trained: the template's, and those that the model stops at."""
+        from finetune.data.templates import terminators
+
+        if facts["layout"] == "text" or self.eos == "none":
+            return facts
+        return {**facts, "stops": sorted({*terminators(tokenizer), *brought.stops})}
+
+    def encoder(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoder:
+        """Token ids, and labels where the assistant speaks; whole, whatever the length."""
+        from finetune.data import labels
         from finetune.data.columns import check
 
-        plain, layout, columns = facts["layout"] == "text", facts["layout"], facts["columns"]
-        check(columns, rows.column_names)
-        if not plain:
-            labels.terminator(tokenizer)
+        check(facts["columns"], rows.column_names)
+        plain = facts["layout"] == "text"
+        labeler = None if plain else labels.Labeler(tokenizer, self._policy(facts))
 
-        def read(row: dict[str, Any], _: int) -> Any:
-            return conversations.text(row, columns) if plain else conversations.read(row, layout, columns)
+        def read(row: dict[str, Any], index: int) -> Any:
+            return self._read(row, index, facts)
 
-        def tokenize(items: Sequence[Any], cut: int | None) -> list[dict[str, Any]]:
-            found = labels.label_text(items, tokenizer) if plain else labels.label(items, tokenizer, self.mask)
-            return [{"input_ids": row.input_ids[:cut], "labels": row.labels[:cut]} for row in found]
+        def tokenize(items: Sequence[Any], _: int | None) -> list[dict[str, Any]]:
+            found = labeler(items) if labeler else labels.label_text(items, tokenizer)
+            return [{"input_ids": row.input_ids, "labels": row.labels, NOTES: row.lost} for row in found]
 
-        encoded = encoding.encode(rows, read, tokenize, encoding.Limit(max_length, self.overlong))
-        encoded.account.note("trained tokens", labels.count_trained(encoded.rows))
-        return encoded
+        return Encoder(read, tokenize, labels="ids", overlong=self.overlong)
+
+    def _policy(self, facts: Facts) -> Policy:
+        from finetune.data.labels import Policy
+
+        trained = {"reasoning": self.train_reasoning, "tool_calls": self.train_tool_calls}
+        return Policy(
+            whole=self.mask == "all",
+            eos=self.eos,
+            left=tuple(part for part, is_trained in trained.items() if not is_trained),
+            boundaries=vars(self.boundaries) if self.boundaries else None,
+            stops=tuple(facts.get("stops", ())),
+        )
+
+    def _read(self, row: dict[str, Any], index: int, facts: Facts) -> Any:
+        """A text, or a conversation with the messages that are trained."""
+        from finetune.data import conversations, labels
+
+        layout, columns = facts["layout"], facts["columns"]
+        if layout == "text":
+            return conversations.text(row, columns)
+        messages = conversations.read(row, layout, columns)
+        answer = conversations.first_answer(row, layout, columns) if self.mask == "completion" else 0
+        try:
+            trained = labels.chosen(messages, self.mask, answer, self.turn_weight)
+        except UserError as error:
+            raise UserError(f"row {index}: {error}") from None
+        return conversations.Conversation(messages, conversations.tools(row, columns), trained)
 
     def configure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Facts) -> None:
         """Generation stops at the token that was trained to end a turn."""
-        from finetune.data.labels import terminator
+        from finetune.data.templates import terminators
 
         stops = model.generation_config.eos_token_id or []
-        trained = tokenizer.eos_token_id if facts["layout"] == "text" else terminator(tokenizer)
-        model.generation_config.eos_token_id = sorted({trained, *([stops] if isinstance(stops, int) else stops)})
+        trained = [tokenizer.eos_token_id] if facts["layout"] == "text" else terminators(tokenizer)
+        model.generation_config.eos_token_id = sorted({*trained, *([stops] if isinstance(stops, int) else stops)})
         model.generation_config.pad_token_id = tokenizer.pad_token_id
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
@@ -112,7 +177,7 @@ class SFT(Task):
 
     def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, str]:
         """What the model is asked, and the answer the row gives: the last assistant turn."""
-        from finetune.data.conversations import read
+        from finetune.data.conversations import read, tools
 
         if facts["layout"] == "text":
             raise UserError("plain text asks nothing that could be answered: write evaluation.generation.rows=0")
@@ -120,7 +185,16 @@ class SFT(Task):
         last = max((at for at, message in enumerate(messages) if message["role"] == "assistant"), default=0)
         if not last:
             raise RowError("no answer of the assistant")
-        return messages[:last], str(messages[last].get("content", ""))
+        return _with_tools(messages[:last], tools(row, facts["columns"])), str(messages[last].get("content", ""))
+
+    def rendered(self, row: dict[str, Any], facts: Facts, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
+        """A conversation and its text; plain text is not rendered."""
+        from finetune.data.templates import render
+
+        if facts["layout"] == "text":
+            return None
+        chat = self._read(row, 0, facts)
+        return {"messages": chat.messages, "tools": chat.tools, "text": render(tokenizer, chat)}
 
     def predict(
         self,
@@ -147,14 +221,19 @@ class SFT(Task):
         return example(columns)
 
 
+def _with_tools(messages: list[Any], tools: list[Any] | None) -> Any:
+    """Messages alone where no tools may be called."""
+    return {"messages": messages, "tools": tools} if tools else messages
+
+
 def _prompt(item: Any, number: int, columns: dict[str, str], chat: bool) -> Any:
     """What is rendered: messages where there is a template, the bare text elsewhere."""
-    from finetune.data.conversations import question, text
+    from finetune.data.conversations import question, text, tools
 
     row = item if isinstance(item, dict) else {"messages" if isinstance(item, list) else "prompt": item}
     try:
         if chat:
-            return question(row, columns)
+            return _with_tools(question(row, columns), tools(row, columns))
         written = next((row[name] for name in (columns.get("text", "text"), "text", "prompt") if name in row), None)
         return text({"text": written}, {"text": "text"})
     except (RowError, UserError) as error:

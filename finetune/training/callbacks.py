@@ -1,4 +1,4 @@
-"""What happens beside the steps: metrics to a file, progress to the screen, a stop when numbers stop being numbers."""
+"""What happens beside the steps: metrics to a file, progress to the screen."""
 
 import json
 import logging
@@ -11,7 +11,6 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from finetune.errors import UserError
 from finetune.models.adapter import moves_ranks
 
 log = logging.getLogger(__name__)
@@ -22,6 +21,18 @@ class MetricsFile(TrainerCallback):
 
     def __init__(self, file: Path) -> None:
         self.file = file
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Take back what was logged after the checkpoint that this run goes on from; it is logged again."""
+        if not state.is_world_process_zero:
+            return
+        written = self.file.read_text(encoding="utf-8").splitlines() if self.file.is_file() else []
+        kept = written[: len(state.log_history)]
+        # What the power took before it was on the disk is known to the checkpoint.
+        lost = [json.dumps(_numbers(entry)) for entry in state.log_history[len(kept) :]]
+        staged = self.file.with_name(f".{self.file.name}")
+        staged.write_text("".join(f"{line}\n" for line in [*kept, *lost]), encoding="utf-8")
+        staged.replace(self.file)
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
@@ -86,29 +97,11 @@ class MovingRanks(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, model: Any = None, **_: Any
     ) -> None:
         """Move them while the gradients are still there."""
-        if moves_ranks(model):
+        if moves_ranks(model) and any(each.grad is not None for each in model.parameters()):
             model.base_model.update_and_allocate(state.global_step)
 
 
-class FiniteLoss(TrainerCallback):
-    """A loss or gradient that is not a finite number ends the run; no model of it is saved or published."""
-
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any
-    ) -> None:
-        """Look at what was logged.
-
-        Raises:
-            UserError: a number is not finite.
-        """
-        for name, value in _numbers(logs or {}).items():
-            # The loss scaler of fp16 finds its scale by overflowing gradients, and skips those steps.
-            if not math.isfinite(value) and not (name == "grad_norm" and args.fp16):
-                raise UserError(
-                    f"{name} is {value} at step {state.global_step}. Lower trainer.learning_rate, or write "
-                    "precision=fp32. No model of this run is saved or published; its checkpoints may hold the same."
-                )
-
-
 def _numbers(logs: dict[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in logs.items() if isinstance(value, (int, float))}
+    """Those that are numbers; the gradient's norm in fp16 may be infinite, which JSON has no word for."""
+    found = {name: float(value) for name, value in logs.items() if isinstance(value, (int, float))}
+    return {name: value for name, value in found.items() if math.isfinite(value)}

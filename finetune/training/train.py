@@ -8,19 +8,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_from_disk
 from transformers import PreTrainedTokenizerBase, set_seed
 
+from finetune.data import index
+from finetune.data.rows import Rows
+from finetune.errors import UserError
 from finetune.evaluation.evaluate import Evaluation
-from finetune.models import adapter, model, quantization, tokenizer
+from finetune.models import adapter, attention, model, quantization, tokenizer
 from finetune.models.model import Loaded
 from finetune.models.precision import DTYPES
+from finetune.plan import identity
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
-from finetune.training.callbacks import FiniteLoss, Heartbeat, MetricsFile, MovingRanks
+from finetune.training import checkpoint, generators, guards, ranks, resume, upstream
+from finetune.training.callbacks import Heartbeat, MetricsFile, MovingRanks
+from finetune.training.collate import packed
+from finetune.training.resuming import Resuming
+from finetune.training.saving import Lineage
+from finetune.training.signals import Request, StopAsked
 from finetune.training.trainer import add_callbacks, assemble
+from finetune.training.trials import Trials
 
 log = logging.getLogger(__name__)
+
+SKIPPED, BASELINE = "skipped.json", "baseline.json"
 
 
 @dataclass(frozen=True)
@@ -35,36 +46,93 @@ class Trained:
     seconds: float
 
 
-def train(plan: Plan, folder: RunFolder) -> Trained:
-    """Train as planned."""
-    set_seed(plan.config.seed)
+def train(plan: Plan, folder: RunFolder, request: Request | None = None) -> Trained:
+    """Train as planned, from the newest checkpoint where there is one.
+
+    Args:
+        request: where a signal to stop is noted.
+    Raises:
+        Stopped: the request was followed; the last step is saved.
+    """
+    while True:
+        try:
+            with upstream.strict():
+                return _train(plan, folder, request or Request())
+        except guards.RollBack as why:
+            if ranks.is_first():
+                _go_back(folder, why)
+
+
+def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
+    seeds = identity.seeds(plan)
+    set_seed(seeds["init"])
     words = load_tokenizer(plan)
     rows = {split: load_rows(plan, split) for split in ("train", "validation")}
     evaluation = evaluation_of(plan, words)
 
     loaded = load_base(plan)
     plan.config.task.configure(loaded.model, words, plan.facts)
-    baseline = _baseline(plan, evaluation, loaded.model, rows["validation"])
+    baseline = _baseline(plan, folder, evaluation, loaded.model, rows["validation"])
 
-    set_seed(plan.config.seed)
+    set_seed(seeds["init"])
     adapted = _adapted(plan, loaded)
+    if rows["train"].is_packed:
+        log.info("packing: %s", _isolated(plan, adapted, words))
     with _tracking(plan, folder):
         trainer = assemble(plan, adapted, words, rows, evaluation, str(folder / "checkpoints"))
         # After the trainer is made: TRL casts the adapters of a quantized base to bf16.
         adapter.cast_trainable(adapted, DTYPES[plan.precision.trainable])
-        heartbeat = Heartbeat()
-        add_callbacks(trainer, [MetricsFile(folder / "metrics.jsonl"), heartbeat, FiniteLoss(), MovingRanks()])
+        begun = trainer.lineage = lineage(plan, folder)  # type: ignore[attr-defined]
+        heartbeat = _watch(trainer, plan, folder, request)
         with heartbeat:
-            result = trainer.train(resume_from_checkpoint=plan.config.trainer.get("resume_from_checkpoint"))
+            generators.seed(generators.mixed(seeds["dropout"], ranks.rank()))
+            result = trainer.train(resume_from_checkpoint=str(begun.parent) if begun.parent else None)
 
     trained = trainer.accelerator.unwrap_model(trainer.model)
     scores = evaluation(trained, rows["validation"])
     return Trained(trained, words, baseline, scores, result.metrics["train_runtime"])
 
 
-def load_rows(plan: Plan, split: str) -> Dataset:
+def _watch(trainer: Any, plan: Plan, folder: RunFolder, request: Request) -> Heartbeat:
+    """Everything that happens beside the steps, in the order it happens."""
+    heartbeat, skipped = Heartbeat(), folder.read(SKIPPED) or []
+    add_callbacks(
+        trainer,
+        [
+            Resuming(trainer),
+            MetricsFile(folder / "metrics.jsonl"),
+            heartbeat,
+            *guards.chosen(trainer, plan.config.guards, [step for each in skipped for step in each["steps"]]),
+            MovingRanks(),
+            StopAsked(trainer, request),
+            Trials(trainer, plan),
+        ],
+    )
+    return heartbeat
+
+
+def _go_back(folder: RunFolder, why: guards.RollBack) -> None:
+    """Remember, for good, which steps are left out from now on: those since the last checkpoint."""
+    last = next(map(checkpoint.step_of, checkpoint.found(folder / "checkpoints")), 0)
+    steps = list(range(last + 1, why.step + 1))
+    log.warning("%s; going back to step %d, and leaving out the steps up to %d", why, last, why.step)
+    folder.write(SKIPPED, [*(folder.read(SKIPPED) or []), {"steps": steps, "why": str(why)}])
+
+
+def lineage(plan: Plan, folder: RunFolder) -> Lineage:
+    """Where this run comes from, the same on every rank; see `resume.parent`."""
+    found, error = ranks.attempt(lambda: resume.parent(plan, folder) if ranks.is_first() else None)
+    if error:
+        raise UserError(error)
+    parent, began = ranks.of_first(found), folder.read("run.json")
+    if parent:
+        log.info("going on from %s", parent)
+    return Lineage(began["id"], began["identity"], parent)
+
+
+def load_rows(plan: Plan, split: str) -> Rows:
     """The prepared rows of a split, memory-mapped."""
-    return load_from_disk(str(Path(plan.rows) / split))
+    return index.load(Path(plan.rows), split)
 
 
 def load_tokenizer(plan: Plan) -> PreTrainedTokenizerBase:
@@ -91,11 +159,20 @@ def load_base(plan: Plan) -> Loaded:
     return model.load(config.model, plan.source, architecture, config.task, dtype, quantizer)
 
 
-def _baseline(plan: Plan, evaluation: Evaluation, base: Any, rows: Dataset) -> dict[str, float] | None:
+def _baseline(plan: Plan, folder: RunFolder, evaluation: Evaluation, base: Any, rows: Rows) -> dict[str, float] | None:
+    """Scores of the untouched model; a run that goes on has them already."""
     if not plan.config.evaluation.baseline:
         return None
+    asked = {"rows": plan.rows, "metrics": list(evaluation.names)}
+    kept = folder.read(BASELINE) or {}
+    if {name: kept.get(name) for name in asked} == asked:
+        scores: dict[str, float] = kept["scores"]
+        return scores
     log.info("scoring the untouched model on %d rows", len(rows))
-    return evaluation(base, rows)
+    scores = evaluation(base, rows)
+    if ranks.is_first():
+        folder.write(BASELINE, {**asked, "scores": scores})
+    return scores
 
 
 def _adapted(plan: Plan, loaded: Loaded) -> Any:
@@ -104,6 +181,12 @@ def _adapted(plan: Plan, loaded: Loaded) -> Any:
     if plan.config.quantization["method"] != quantization.NONE:
         base = adapter.prepare_quantized(base, checkpointing=bool(plan.arguments.get("activation_checkpointing")))
     return adapter.apply(base, plan.config.adapter, plan.config.task.peft_type, loaded.fresh)
+
+
+def _isolated(plan: Plan, adapted: Any, words: PreTrainedTokenizerBase) -> str:
+    """Proof that documents of a packed row do not see each other, as they are trained."""
+    adapted.train()
+    return attention.check_isolated(adapted, lambda used: packed(used, words.pad_token_id), plan.precision.compute)
 
 
 @contextmanager

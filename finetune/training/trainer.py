@@ -7,14 +7,21 @@ from datasets import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from finetune.config.options import resolve
+from finetune.config.task import Task
+from finetune.data.rows import Rows
+from finetune.errors import UserError
+from finetune.plan import identity
 from finetune.plan.plan import Plan
+from finetune.training import collate, order, ranks
+from finetune.training.order import Batches, Loader, Sizes
+from finetune.training.resuming import Loading
+from finetune.training.saving import Saving
+from finetune.training.watched import Watched
 
-Score = Callable[[Any, Dataset], dict[str, float]]
+Score = Callable[[Any, Rows], dict[str, float]]
 
 
-def assemble(
-    plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Dataset], score: Score, checkpoints: str
-) -> Trainer:
+def assemble(plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Rows], score: Score, checkpoints: str) -> Trainer:
     """A trainer ready to run.
 
     Args:
@@ -22,26 +29,74 @@ def assemble(
         score: the evaluation used while training; the same one scores the finished model.
         checkpoints: the folder checkpoints go to.
     """
-    task = plan.config.task
-    arguments = resolve(task.arguments_class)(output_dir=checkpoints, **plan.arguments)
+    task, seeds = plan.config.task, identity.seeds(plan)
+    given = {**plan.arguments, "seed": seeds["init"], "restore_callback_states_from_checkpoint": True}
+    arguments = resolve(task.arguments_class)(output_dir=checkpoints, **given)
     # One process trains on one GPU: where it sees several, the Trainer would wrap the model in DataParallel unasked.
     arguments._n_gpu = min(arguments.n_gpu, 1)
+    # TRL takes nothing but its own kind of data set, and looks at the first row; it never reads another one.
+    stand_in = Dataset.from_list([rows["train"][0]])
     trainer: Trainer = scored_by(score, resolve(task.trainer_class))(
         model=model,
         args=arguments,
-        train_dataset=rows["train"],
-        eval_dataset=rows["validation"],
+        train_dataset=stand_in,
+        eval_dataset=stand_in,
         processing_class=tokenizer,
-        data_collator=task.collator(tokenizer),
+        data_collator=collator_of(model, rows["train"], tokenizer, task),
     )
+    trainer.train_dataset, trainer.eval_dataset = rows["train"], rows["validation"]
+    trainer.data_seed = seeds["data"]  # type: ignore[attr-defined]
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def collator_of(model: Any, rows: Rows, tokenizer: Any, task: Task) -> collate.Collate:
+    """The task's own, or for packed rows the one that keeps documents apart."""
+    if rows.is_packed:
+        return collate.packed(model.config._attn_implementation, tokenizer.pad_token_id)
+    return task.collator(tokenizer)
+
+
+class Ordered:
+    """Mixed in before a trainer class: which rows a step sees does not depend on how many ranks take it."""
+
+    def get_train_dataloader(self: Any) -> Loader:
+        """Batches of this rank, with no sampler of the libraries in between."""
+        args = self.args
+        count, step = (
+            len(self.train_dataset),
+            args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
+        )
+        rows = count - count % step if args.dataloader_drop_last else count
+        sizes = Sizes(rows, args.train_batch_size, args.gradient_accumulation_steps, args.world_size)
+        self.steps_per_epoch = -(-sizes.micro_batches // sizes.accumulation)
+        batches = Batches(sizes, self.data_seed, ranks.rank(), self._order(step))
+        return Loader(
+            self.train_dataset,
+            batches,
+            self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
+            persistent_workers=args.dataloader_persistent_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+        )
+
+    def _order(self: Any, step: int) -> Any:
+        strategy = self.args.train_sampling_strategy
+        if strategy == "group_by_length":
+            return order.by_length(self.train_dataset.lengths, step)
+        known = {"random": order.shuffled, "sequential": order.sequential}
+        if strategy not in known:
+            accepted = ", ".join([*known, "group_by_length"])
+            raise UserError(f"trainer.train_sampling_strategy={strategy} cannot be resumed exactly. Write {accepted}")
+        return known[strategy]
 
 
 def scored_by(score: Score, trainer_class: type[Trainer]) -> type[Trainer]:
     """The trainer class, evaluating the way we evaluate everywhere, with a loss that ignores how a batch is cut."""
 
-    class Scored(trainer_class):  # type: ignore[misc,valid-type]
+    class Scored(Ordered, Watched, Loading, Saving, trainer_class):  # type: ignore[misc,valid-type]
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:

@@ -292,7 +292,7 @@ class TestCommandLine:
 
 class TestInterpolation:
     def test_a_value_can_refer_to_another(self, config):
-        assert config("seed=3", "output_dir=${dataset.path}", "trainer.data_seed=${seed}").trainer["data_seed"] == 3
+        assert config("seed=3", "output_dir=${dataset.path}", "seeds.data=${seed}").seeds.data == 3
 
     def test_a_reference_to_nothing_is_located(self, told, write):
         message = told(write("seed: 1\nname: ${foo.bar}"))

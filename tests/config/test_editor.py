@@ -25,7 +25,7 @@ def labels(server, name, line, character):
 
 
 def test_a_good_recipe_is_not_marked(server):
-    assert server.open("good.yaml", f"{HEAD}trainer: {{learning_rate: 1.0e-4, data_seed: '${{seed}}'}}\n") == []
+    assert server.open("good.yaml", f"{HEAD}trainer: {{learning_rate: 1.0e-4, max_steps: '${{seed}}'}}\n") == []
 
 
 def test_a_misspelt_key_is_marked_where_it_stands(server):

@@ -77,7 +77,7 @@ class TestNarrowed:
             {"defaults": ["sft/smollm2_gsm8k_qlora"], "quantization": {"bnb_4bit_quant_type": "fp4"}},
             {"defaults": ["./mine.yaml"], "adapter": {"anything": 4}},
             {"defaults": ["./mine.yaml", {"override /adapter": "lora"}], "adapter": {"r": 4}},
-            {"trainer": {"learning_rate": "${seed}", "data_seed": "${seed}"}, "seed": "${trainer.data_seed}"},
+            {"trainer": {"learning_rate": "${seed}", "max_steps": "${seed}"}, "seed": "${trainer.max_steps}"},
             {"defaults": [{"override /adapter": "adalora"}], "adapter": {"init_r": 4}},
         ],
     )

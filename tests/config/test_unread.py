@@ -108,6 +108,11 @@ class TestOverruled:
             "trainer.num_train_epochs (mine.yaml:1:11) is idle: trainer.max_steps=2 decides how long the run is",
         )
 
+    def test_twice_on_the_command_line_the_last_one_counts(self):
+        config, composed = load_config(["recipe=quickstart", "seed=1", "seed=2"])
+        assert config.seed == 2
+        assert composed.notes == ("seed=1 is idle: seed=2 comes after it",)
+
     def test_in_one_recipe_it_is_a_contradiction(self, told, write):
         assert "nothing reads it" in told(write("trainer: {num_train_epochs: 3, max_steps: 2}"))
 

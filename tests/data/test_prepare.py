@@ -1,16 +1,24 @@
 """The stage: every row of every split accounted for, kept under a key of what decided it, within the budget."""
 
+import hashlib
+import itertools
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import datasets
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from tiny import CHATML, DEFAULT_SYSTEM, REWRITING, bert, bert_tokenizer, chat_tokenizer, llama
 
+from finetune.config.data import DatasetConfig, MixtureConfig, PackingConfig, SourceConfig
 from finetune.config.schema import (
     Config,
-    DatasetConfig,
     EvaluationConfig,
     ModelConfig,
     PrecisionConfig,
@@ -18,8 +26,10 @@ from finetune.config.schema import (
     TokenizerConfig,
     TrackingConfig,
 )
+from finetune.data import lengths, splits
 from finetune.data.prepare import prepare
 from finetune.errors import UserError
+from finetune.models import tokenizer
 from finetune.tasks.sequence_classification import SequenceClassification
 from finetune.tasks.sft import SFT
 
@@ -30,11 +40,12 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
 
 
-def config(task, model, data, tokenizer=None, **dataset):
+def config(task, model, data, tokenizer=None, packing=None, **dataset):
     return Config(
         task=task, model=ModelConfig(path=str(model)), dataset=DatasetConfig(path=str(data), **dataset),
         tokenizer=tokenizer or TokenizerConfig(), quantization={}, adapter={}, trainer={}, precision=PrecisionConfig(),
         evaluation=EvaluationConfig(), tracking=TrackingConfig(), publish=PublishConfig(),
+        packing=packing or PackingConfig(),
     )  # fmt: skip
 
 
@@ -91,12 +102,106 @@ def test_a_second_time_finds_the_first(data):
     assert len(list(first.folder.parent.iterdir())) == 1
 
 
-def test_the_same_rows_from_another_file_find_the_first(data, tmp_path):
+def test_the_same_files_in_another_folder_find_the_first(data, tmp_path):
     first = folder(SFT(), llama(), data)
-    Dataset.from_json(str(data / "train.jsonl")).to_parquet(tmp_path / "train.parquet")
-    Dataset.from_json(str(data / "validation.jsonl")).to_parquet(tmp_path / "validation.parquet")
-    files = {"train": "train.parquet", "validation": "validation.parquet"}
-    assert folder(SFT(), llama(), tmp_path, data_files=files) == first
+    shutil.copytree(data, tmp_path / "copy")
+    assert folder(SFT(), llama(), tmp_path / "copy") == first
+
+
+SCRIPT = """
+import sys
+sys.path[:0] = sys.argv[1].split(',')
+from test_prepare import SFT, config, files_of
+from finetune.data.prepare import prepare
+prepared = prepare(config(SFT(), sys.argv[2], sys.argv[3]))
+print(prepared.folder.name, files_of(prepared.folder.parent.parent))
+"""
+
+
+def files_of(store):
+    """The bytes of every file of a store, as one hash."""
+    digest = hashlib.sha256()
+    for file in sorted(
+        file for kind in ("prepared", "shards") for file in (store / kind).rglob("*") if file.is_file()
+    ):
+        digest.update(str(file.relative_to(store)).encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def test_another_process_with_an_empty_store_makes_the_same_bytes(data, tmp_path):
+    found = folder(SFT(), llama(), data)
+    copy = shutil.copytree(data, tmp_path / "copy")
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "other"), "PYTHONHASHSEED": "7"}
+    command = [
+        sys.executable,
+        "-c",
+        SCRIPT,
+        ",".join(str(folder) for folder in Path(__file__).parents[:2]),
+        str(llama()),
+        str(copy),
+    ]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+    assert output.split() == [found.name, files_of(found.parent.parent)]
+
+
+def test_a_second_start_reads_no_row_and_no_tokenizer(data, monkeypatch):
+    made = config(SFT(), llama(), data)
+    first = prepare(made)
+    monkeypatch.setattr(splits, "load", None)
+    monkeypatch.setattr(tokenizer, "load", None)
+    second = prepare(made)
+    assert (second.folder, second.report, second.facts) == (first.folder, first.report, first.facts)
+
+
+def shards(prepared):
+    return {file: file.stat().st_mtime_ns for file in (prepared.parent.parent / "shards").rglob("*.bin")}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tokenizer": TokenizerConfig(max_length=100)},
+        {"packing": PackingConfig(strategy="best_fit")},
+        {"task": SFT(overlong="split")},
+    ],
+    ids=["length", "packing", "overlong"],
+)
+def test_another_length_or_packing_tokenizes_nothing(data, change):
+    made = config(SFT(), llama(), data)
+    first = prepare(made).folder
+    before = shards(first)
+    other = prepare(replace(made, **change)).folder
+    assert other != first
+    assert shards(other) == before
+
+
+def test_rows_whose_shard_was_removed_are_made_again(data):
+    made = config(SFT(), llama(), data)
+    first = prepare(made)
+    expected = list(first.rows("train"))
+    for shard in (first.folder.parent.parent / "shards").iterdir():
+        shutil.rmtree(shard)
+    assert list(prepare(made).rows("train")) == expected
+
+
+def test_a_build_that_is_killed_is_begun_again(data):
+    made = config(SFT(), llama(), data)
+    child = os.fork()
+    if child == 0:
+        lengths.fit = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        prepare(made)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    prepared = prepare(made)
+    assert len(prepared.rows("train")) == 10
+    assert [len(row["input_ids"]) == len(row["labels"]) for row in prepared.rows("train")] == [True] * 10
+
+
+def test_two_builders_at_once_make_one_folder(data):
+    made = config(SFT(), llama(), data)
+    children = [os.fork() or os._exit(len(list(prepare(made).rows("train"))) - 10) for _ in range(2)]
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    prepared = prepare(made).folder
+    assert [path.name for path in prepared.parent.iterdir()] == [prepared.name]
 
 
 def other_tokenizer(tmp_path):
@@ -115,7 +220,10 @@ CHANGES = {
     "the pad token": lambda tmp_path, data: {"tokenizer": TokenizerConfig(pad_token="<|im_end|>")},
     "the length": lambda tmp_path, data: {"tokenizer": TokenizerConfig(max_length=100)},
     "the mask": lambda tmp_path, data: {"task": SFT(mask="all")},
-    "another option of the task": lambda tmp_path, data: {"task": SFT(overlong="truncate")},
+    "which ends are trained": lambda tmp_path, data: {"task": SFT(eos="last")},
+    "repeated rows": lambda tmp_path, data: {"deduplicate": "exact"},
+    "another option of the task": lambda tmp_path, data: {"task": SFT(overlong="truncate_end")},
+    "the packing": lambda tmp_path, data: {"packing": PackingConfig(strategy="sequential")},
     "the columns": lambda tmp_path, data: {"columns": {"prompt": "completion", "completion": "prompt"}},
 }
 
@@ -207,6 +315,92 @@ def test_labels_come_from_train_and_are_kept_with_the_model(tmp_path):
     assert prepared.rows("train")["input_ids"][:] == bert_tokenizer()(["good", "bad"])["input_ids"]
 
 
+def own_head(tmp_path, names):
+    """The tiny classifier as somebody fine-tuned it, its labels named in this order."""
+    # Beside the folder of the data, in which every JSON file is data.
+    target = tmp_path.with_name(f"{tmp_path.name}-{'-'.join(names)}")
+    shutil.copytree(bert(), target)
+    settings = json.loads((target / "config.json").read_text())
+    settings["id2label"] = {str(at): name for at, name in enumerate(names)}
+    settings["label2id"] = {name: at for at, name in enumerate(names)}
+    (target / "config.json").write_text(json.dumps(settings))
+    return target
+
+
+@pytest.mark.parametrize("order", [("yes", "no"), ("no", "yes"), ("YES", "No")])
+def test_labels_follow_the_head_that_a_model_brings_by_name(tmp_path, order):
+    write(tmp_path / "train.jsonl", [{"text": "good", "label": "yes"}, {"text": "bad", "label": "no"}])
+    write(tmp_path / "validation.jsonl", [{"text": "good", "label": "yes"}])
+    prepared = prepare(config(SequenceClassification(), own_head(tmp_path, order), tmp_path))
+    names = [name.lower() for name in order]
+    assert prepared.facts["labels"] == names
+    assert prepared.model_config.id2label == dict(enumerate(names))
+    assert [names[at] for at in prepared.rows("train")["labels"]] == ["yes", "no"]
+
+
+def test_the_order_of_rows_and_of_a_splits_own_names_changes_no_label(tmp_path):
+    parts = {}
+    for split, names in {"train": ["no", "yes"], "validation": ["yes", "no"]}.items():
+        said = {"text": ["good", "bad"], "label": [names.index("yes"), names.index("no")]}
+        features = Features({"text": Value("string"), "label": ClassLabel(names=names)})
+        parts[split] = Dataset.from_dict(said, features=features)
+    DatasetDict(parts).save_to_disk(tmp_path / "saved")
+    prepared = prepare(config(SequenceClassification(), bert(), tmp_path / "saved"))
+    for split in parts:
+        assert [prepared.facts["labels"][at] for at in prepared.rows(split)["labels"]] == ["yes", "no"]
+
+
+def test_a_head_for_more_labels_than_the_data_has_keeps_them(tmp_path):
+    write(tmp_path / "train.jsonl", [{"text": "good", "label": "yes"}, {"text": "bad", "label": "no"}])
+    write(tmp_path / "validation.jsonl", [{"text": "good", "label": "yes"}])
+    prepared = prepare(config(SequenceClassification(), own_head(tmp_path, ("maybe", "yes", "no")), tmp_path))
+    assert prepared.facts["labels"] == ["maybe", "yes", "no"]
+    assert prepared.rows("train")["labels"][:] == [1, 2]
+
+
+def test_a_head_for_other_labels_is_refused_unless_it_is_written_which_is_which(tmp_path):
+    (tmp_path / "rows").mkdir()
+    write(tmp_path / "rows" / "train.jsonl", [{"text": "good", "label": "yes"}, {"text": "bad", "label": "no"}])
+    write(tmp_path / "rows" / "validation.jsonl", [{"text": "good", "label": "yes"}])
+    made = config(SequenceClassification(), own_head(tmp_path, ("positive", "negative")), tmp_path / "rows")
+    with pytest.raises(UserError, match=r"a head for the labels positive, negative, and the data has no, yes"):
+        prepare(made)
+    named = replace(made, model=replace(made.model, config={"id2label": {0: "yes", 1: "no"}}))
+    assert prepare(named).facts["labels"] == ["yes", "no"]
+
+
+def test_repeated_rows_are_reported_and_removed_on_request_outside_the_budget(data):
+    spoil(data, "train", (1, rows(data / "train.jsonl")[0]), (2, rows(data / "validation.jsonl")[0]))
+    prepared = prepare(config(SFT(), llama(), data))
+    assert prepared.report["train"]["audit"]["duplicates"] == {"exact": 1, "near": 0, "evaluated": 1}
+    assert prepared.report["train"]["kept"] == 10
+    cleaned = prepare(config(SFT(), llama(), data, deduplicate="exact", decontaminate=True))
+    assert cleaned.report["train"]["kept"] == 8
+    assert {reason: entry["first"] for reason, entry in cleaned.report["train"]["dropped"].items()} == {
+        "a copy of an earlier row": [1], "also evaluated on": [2],
+    }  # fmt: skip
+    assert cleaned.report["train"]["audit"]["duplicates"] == {"exact": 0, "near": 0, "evaluated": 0}
+
+
+def test_what_a_template_leaves_out_is_counted_in_the_account(data):
+    named = [{"role": "user", "content": "one", "name": "Ada"}, {"role": "assistant", "content": "two"}]
+    write(data / "train.jsonl", [{"messages": named}] * 3)
+    write(
+        data / "validation.jsonl", [{"messages": [{k: v for k, v in turn.items() if k != "name"} for turn in named]}]
+    )
+    report = prepare(config(SFT(), llama(), data)).report
+    assert report["train"]["notes"]["name of user not rendered"] == 3
+    assert "name of user not rendered" not in report["validation"]["notes"]
+
+
+def test_the_tokens_that_the_model_stops_at_are_known_with_those_of_the_template(data, tmp_path):
+    shutil.copytree(llama(), tmp_path / "own")
+    settings = json.loads((tmp_path / "own" / "generation_config.json").read_text()) | {"eos_token_id": [3, 5]}
+    (tmp_path / "own" / "generation_config.json").write_text(json.dumps(settings))
+    assert prepare(config(SFT(), tmp_path / "own", data)).facts["stops"] == [3, 5]
+    assert "stops" not in prepare(config(SFT(eos="none"), tmp_path / "own", data)).facts
+
+
 def test_a_template_is_read_from_its_file(data, tmp_path):
     (tmp_path / "chat.jinja").write_text(CHATML)
     written = folder(SFT(), llama(), data, TokenizerConfig(chat_template=CHATML))
@@ -226,3 +420,131 @@ def test_a_pad_token_that_is_not_in_the_vocabulary_is_refused(data):
 def test_a_length_beyond_the_models_positions_is_refused(data):
     with pytest.raises(UserError, match=r"tokenizer\.max_length=257 is more than the model's 256 positions"):
         prepare(config(SFT(), llama(), data, TokenizerConfig(max_length=257)))
+
+
+@pytest.fixture
+def sources(data, tmp_path):
+    """Ten rows of one layout and twenty of another, one of which cannot be read."""
+    other = tmp_path / "other"
+    other.mkdir()
+    for name, count in {"train": 20, "validation": 2}.items():
+        pairs = [[{"role": "user", "content": f"{at}"}, {"role": "assistant", "content": name}] for at in range(count)]
+        write(other / f"{name}.jsonl", [{"messages": pair} for pair in pairs])
+    spoil(other, "train", (7, {"messages": []}))
+
+    def made(first=None, second=None, **dataset):
+        written = [SourceConfig(path=str(data), label="pairs", **(first or {}))]
+        written += [SourceConfig(path=str(other), **(second or {}))]
+        dataset = DatasetConfig(sources=written, max_dropped=0.1, **dataset)
+        return replace(config(SFT(), llama(), data), dataset=dataset)
+
+    return made
+
+
+def test_every_row_of_every_source_is_accounted_for(sources):
+    prepared = prepare(sources())
+    report = prepared.report["train"]
+    assert (report["read"], report["kept"], report["rows"]) == (30, 29, 29)
+    assert report["dropped"] == {"other: no messages": {"rows": 1, "first": [7]}}
+    apart = {name: (found["read"], found["kept"], found["taken"]["rows"]) for name, found in report["sources"].items()}
+    assert apart == {"pairs": (10, 10, 10), "other": (20, 19, 19)}
+    assert {name: len(rows) for name, rows in prepared.rows("train").by_source.items()} == {"pairs": 10, "other": 19}
+    assert len(prepared.rows("validation")) == 5
+
+
+def test_what_is_taken_of_each_source_is_what_the_mixture_says(sources):
+    report = prepare(sources({"weight": 1}, {"weight": 3})).report["train"]
+    assert {name: found["taken"]["rows"] for name, found in report["sources"].items()} == {"pairs": 6, "other": 19}
+    assert report["rows"] == 25
+
+
+def test_another_mixture_tokenizes_nothing(sources):
+    first = prepare(sources({"weight": 1}, {"weight": 3})).folder
+    before = shards(first)
+    for made in (sources({"weight": 3}, {"weight": 1}), sources({"epochs": 2}), sources(mixture=WARM), sources()):
+        other = prepare(made).folder
+        assert other != first
+        assert shards(other) == before
+
+
+WARM = MixtureConfig(temperature=2.0)
+
+
+def test_a_source_of_which_too_much_is_dropped_is_named_though_the_whole_is_within_the_budget(sources):
+    with pytest.raises(UserError, match=r"^train of other: 1 of 20 rows would be dropped"):
+        prepare(replace(sources(), dataset=replace(sources().dataset, max_dropped=0.04)))
+
+
+def test_an_error_in_a_source_names_it(sources, data):
+    spoil(data, "train", (3, {"prompt": "one " * 300, "completion": "x"}))
+    with pytest.raises(UserError, match=r"^train of pairs: row 3 has \d+ tokens"):
+        prepare(replace(sources(), task=SFT(overlong="error")))
+
+
+def test_two_sources_of_one_name_are_refused(sources):
+    made = sources()
+    twice = replace(made.dataset, sources=[made.dataset.sources[0]] * 2)
+    with pytest.raises(UserError, match="pairs is there twice; name them apart with label"):
+        prepare(replace(made, dataset=twice))
+
+
+def test_a_path_beside_sources_is_refused(sources, data):
+    made = sources()
+    with pytest.raises(UserError, match=r"dataset\.path and dataset\.sources are both set"):
+        prepare(replace(made, dataset=replace(made.dataset, path=str(data))))
+
+
+def test_labels_of_several_sources_become_one_set(tmp_path):
+    for name, labels in {"a": ["yes", "no"], "b": ["maybe", "no"]}.items():
+        (tmp_path / name).mkdir()
+        for split in ("train", "validation"):
+            write(tmp_path / name / f"{split}.jsonl", [{"text": "good", "label": label} for label in labels])
+    written = [SourceConfig(path=str(tmp_path / name)) for name in "ab"]
+    made = replace(config(SequenceClassification(), bert(), "x"), dataset=DatasetConfig(sources=written))
+    prepared = prepare(made)
+    assert prepared.facts["labels"] == ["no", "yes", "maybe"]
+    assert prepared.rows("validation")["labels"] == [1, 0, 2, 0]
+    assert prepared.model_config.id2label == {0: "no", 1: "yes", 2: "maybe"}
+
+
+def test_packed_rows_hold_every_document_once(data):
+    prepared = prepare(config(SFT(), llama(), data, packing=PackingConfig(strategy="best_fit")))
+    rows = prepared.rows("train")
+    plain = prepare(config(SFT(), llama(), data)).rows("train")
+    assert prepared.report["train"]["packed"] == {"documents": 10, "fill": sum(plain.lengths) / 256}
+    (row,) = rows
+    begins = [0, *itertools.accumulate(row["seq_lengths"])]
+    documents = [row["input_ids"][begin:end] for begin, end in itertools.pairwise(begins)]
+    assert sorted(documents) == sorted(plain["input_ids"])
+    assert sorted(rows.numbers(0)) == list(range(10))
+
+
+def test_rows_of_classes_are_not_packed(tmp_path):
+    write(tmp_path / "train.jsonl", [{"text": "good", "label": label} for label in ("yes", "no")] * 10)
+    with pytest.raises(UserError, match="rows of this task have labels of their own"):
+        prepare(config(SequenceClassification(), bert(), tmp_path, packing=PackingConfig(strategy="best_fit")))
+
+
+def test_plain_text_is_wrapped_whole_and_chats_are_not(tmp_path, data):
+    write(tmp_path / "train.jsonl", [{"text": "one two three " * (1 + at)} for at in range(60)])
+    packing = PackingConfig(strategy="wrapped")
+    prepared = prepare(config(SFT(), llama(), tmp_path / "train.jsonl", packing=packing))
+    lengths = prepared.rows("train").lengths.tolist()
+    assert lengths[:-1] == [256] * (len(lengths) - 1)
+    assert sum(lengths) == prepared.report["train"]["notes"]["tokens"]
+    with pytest.raises(UserError, match=r"packing=wrapped cuts documents anywhere"):
+        prepare(config(SFT(), llama(), data, packing=packing))
+
+
+def test_removed_rows_are_accounted_for_by_the_row_that_was_read(data):
+    spoil(data, "train", (0, {"prompt": "x", "completion": ""}), (5, {"prompt": "one 4", "completion": "two train 4"}))
+    spoil(data, "validation", (0, {"prompt": "one 7", "completion": "two train 7"}))
+    made = config(SFT(), llama(), data, deduplicate="exact", decontaminate=True, max_dropped=0.1)
+    prepared = prepare(made)
+    assert prepared.report["train"]["dropped"] == {
+        "a message of assistant has no content": {"rows": 1, "first": [0]},
+        "a copy of an earlier row": {"rows": 1, "first": [5]},
+        "also evaluated on": {"rows": 1, "first": [7]},
+    }
+    assert [prepared.rows("train").numbers(at)[0] for at in range(7)] == [1, 2, 3, 4, 6, 8, 9]
+    assert prepared.report["train"]["audit"]["duplicates"] == {"exact": 0, "near": 0, "evaluated": 0}

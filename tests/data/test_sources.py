@@ -7,8 +7,8 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from finetune.config import recipes
-from finetune.config.schema import DatasetConfig
-from finetune.data import sources
+from finetune.config.data import DatasetConfig
+from finetune.data import sources, splits
 from finetune.errors import UserError
 
 ROWS = [{"text": f"row {at}", "label": at % 3} for at in range(30)]
@@ -21,11 +21,12 @@ def cache(tmp_path_factory, monkeypatch):
 
 
 def load(path, seed=1, **options):
-    return sources.load(DatasetConfig(path=str(path), **options), seed)
+    (source,) = sources.sources_of(DatasetConfig(path=str(path), **options))
+    return splits.load(source, seed)
 
 
-def every_row(splits):
-    return sorted((row for rows in splits.rows.values() for row in rows), key=lambda row: int(row["text"][4:]))
+def every_row(found):
+    return sorted((row for split in found.values() for row in split.rows), key=lambda row: int(row["text"][4:]))
 
 
 def write_json_list(file):
@@ -43,9 +44,9 @@ WRITERS = {
 @pytest.mark.parametrize(("name", "write"), WRITERS.items(), ids=WRITERS)
 def test_a_file_of_every_format_gives_the_same_rows(tmp_path, name, write):
     write(tmp_path / name)
-    splits = load(tmp_path / name)
-    assert {split: len(rows) for split, rows in splits.rows.items()} == {"train": 27, "validation": 3}
-    assert every_row(splits) == ROWS
+    found = load(tmp_path / name)
+    assert {name: len(split.rows) for name, split in found.items()} == {"train": 27, "validation": 3}
+    assert every_row(found) == ROWS
 
 
 def test_an_arrow_file_is_read(tmp_path):
@@ -67,10 +68,10 @@ def test_a_saved_data_set_is_read(tmp_path):
 def test_a_saved_data_set_of_splits_is_read(tmp_path):
     parts = {"train": DATA.select(range(20)), "dev": DATA.select(range(20, 25)), "test": DATA.select(range(25, 30))}
     DatasetDict(parts).save_to_disk(tmp_path / "saved")
-    splits = load(tmp_path / "saved", test_split="test")
-    assert {name: len(rows) for name, rows in splits.rows.items()} == {"train": 20, "validation": 5, "test": 5}
-    assert splits.notes["validation"] == f"{tmp_path / 'saved'} split dev"
-    assert every_row(splits) == ROWS
+    found = load(tmp_path / "saved", test_split="test")
+    assert {name: len(split.rows) for name, split in found.items()} == {"train": 20, "validation": 5, "test": 5}
+    assert found["validation"].origin == "split dev"
+    assert every_row(found) == ROWS
 
 
 @pytest.fixture
@@ -82,14 +83,14 @@ def folder(tmp_path):
 
 
 def test_a_folder_of_files_named_after_splits_is_read(folder):
-    splits = load(folder, test_split="test")
-    assert {name: len(rows) for name, rows in splits.rows.items()} == {"train": 20, "validation": 5, "test": 5}
-    assert [row["text"] for row in splits.rows["test"]] == [row["text"] for row in ROWS[25:]]
+    found = load(folder, test_split="test")
+    assert {name: len(split.rows) for name, split in found.items()} == {"train": 20, "validation": 5, "test": 5}
+    assert [row["text"] for row in found["test"].rows] == [row["text"] for row in ROWS[25:]]
 
 
 def test_data_files_are_relative_to_the_folder(folder):
-    splits = load(folder, data_files={"train": ["train.jsonl", "test.jsonl"], "validation": "validation.jsonl"})
-    assert {name: len(rows) for name, rows in splits.rows.items()} == {"train": 25, "validation": 5}
+    found = load(folder, data_files={"train": ["train.jsonl", "test.jsonl"], "validation": "validation.jsonl"})
+    assert {name: len(split.rows) for name, split in found.items()} == {"train": 25, "validation": 5}
 
 
 def test_data_files_may_be_patterns_or_whole_paths(folder):
@@ -184,8 +185,8 @@ def test_a_misspelt_split_is_answered_with_the_splits_there_are(folder, key):
     assert str(refused.value) == expected
 
 
-def texts(splits, name):
-    return [row["text"] for row in splits.rows[name]]
+def texts(found, name):
+    return [row["text"] for row in found[name].rows]
 
 
 @pytest.fixture
@@ -199,7 +200,7 @@ def test_the_same_seed_cuts_the_same_validation_rows(file):
     assert [texts(first, name) for name in ("train", "validation")] == [
         texts(second, name) for name in ("train", "validation")
     ]
-    assert first.notes["validation"] == "cut from train with seed 1"
+    assert first["validation"].origin == "cut from train with seed 1"
 
 
 def test_another_seed_cuts_other_validation_rows(file):
@@ -208,9 +209,9 @@ def test_another_seed_cuts_other_validation_rows(file):
 
 @pytest.mark.parametrize(("size", "expected"), [(0.2, 6), (4, 4)])
 def test_a_cut_has_the_size_that_is_written_and_shares_no_row(file, size, expected):
-    splits = load(file, validation_size=size)
-    assert len(splits.rows["validation"]) == expected
-    assert every_row(splits) == ROWS
+    found = load(file, validation_size=size)
+    assert len(found["validation"].rows) == expected
+    assert every_row(found) == ROWS
 
 
 def test_a_cut_of_all_rows_is_refused(file):
@@ -227,12 +228,12 @@ def test_a_stratified_cut_keeps_the_share_of_each_label_and_the_labels_as_they_a
     if kind == "names beside ids":
         rows = rows.cast_column("label", ClassLabel(names=["a", "b"]))
     rows.save_to_disk(tmp_path / "saved")
-    splits = load(tmp_path / "saved", stratify=True, validation_size=9).rows
+    found = load(tmp_path / "saved", stratify=True, validation_size=9)
     for name, expected in {"train": [14, 7], "validation": [6, 3]}.items():
-        found = splits[name]["label"][:]
-        assert [found.count(label) for label in sorted(set(labels if kind != "texts" else "01"))] == expected
-        assert splits[name].features == rows.features
-    assert sorted(splits["train"]["text"][:] + splits["validation"]["text"][:]) == sorted(rows["text"])
+        labels_found = found[name].rows["label"][:]
+        assert [labels_found.count(label) for label in sorted(set(labels if kind != "texts" else "01"))] == expected
+        assert found[name].rows.features == rows.features
+    assert sorted(texts(found, "train") + texts(found, "validation")) == sorted(rows["text"])
 
 
 def test_a_stratified_cut_needs_the_column_of_labels(file):
@@ -247,26 +248,26 @@ def test_a_label_that_occurs_once_cannot_be_stratified(tmp_path):
 
 
 def test_a_limit_takes_the_first_rows_of_each_split(folder):
-    splits = load(folder, limit=3, test_split="test")
-    assert texts(splits, "train") == ["row 0", "row 1", "row 2"]
-    assert {name: len(rows) for name, rows in splits.rows.items()} == {"train": 3, "validation": 3, "test": 3}
-    assert len(load(folder, limit=1000).rows["train"]) == 20
+    found = load(folder, limit=3, test_split="test")
+    assert texts(found, "train") == ["row 0", "row 1", "row 2"]
+    assert {name: len(split.rows) for name, split in found.items()} == {"train": 3, "validation": 3, "test": 3}
+    assert len(load(folder, limit=1000)["train"].rows) == 20
 
 
 def test_splits_are_chosen_by_name(folder):
-    splits = load(folder, train_split="validation", validation_split="train")
-    assert (len(splits.rows["train"]), len(splits.rows["validation"])) == (5, 20)
+    found = load(folder, train_split="validation", validation_split="train")
+    assert (len(found["train"].rows), len(found["validation"].rows)) == (5, 20)
 
 
 def test_a_test_split_is_prepared_only_where_it_is_named(folder):
-    assert set(load(folder).rows) == {"train", "validation"}
-    assert set(load(folder, test_split="test").rows) == {"train", "validation", "test"}
+    assert set(load(folder)) == {"train", "validation"}
+    assert set(load(folder, test_split="test")) == {"train", "validation", "test"}
 
 
 def test_a_split_that_is_trained_on_is_not_the_validation_split_as_well(folder):
-    splits = load(folder, train_split="validation")
-    assert splits.notes["validation"] == "cut from validation with seed 1"
-    assert not set(texts(splits, "train")) & set(texts(splits, "validation"))
+    found = load(folder, train_split="validation")
+    assert found["validation"].origin == "cut from validation with seed 1"
+    assert not set(texts(found, "train")) & set(texts(found, "validation"))
 
 
 def test_a_name_that_is_no_path_is_sought_on_the_hub(monkeypatch):

@@ -7,7 +7,9 @@ from transformers import AutoConfig
 
 from finetune.config.recipes import OFFLINE, names
 from finetune.config.task import tasks
-from finetune.data.labels import label, terminator
+from finetune.data.conversations import Conversation
+from finetune.data.labels import Labeler, Policy
+from finetune.data.templates import terminators
 from finetune.rehearse import known
 from finetune.rehearse.tokenizer import texts_of, train
 
@@ -62,9 +64,10 @@ def test_a_tokenizer_made_on_the_spot_gives_every_text_back(family):
 def test_a_template_says_what_its_family_says_and_ends_a_turn_with_a_special_token(family):
     words = made(family)
     assert SAID[family] in words.apply_chat_template(CHAT, tokenize=False)
-    (row,) = label([CHAT], words, "assistant")
-    assert row.labels[-1] in (terminator(words), -100)
-    assert "An answer." in words.decode([token for token in row.labels if token != -100])
+    (row,) = Labeler(words, Policy())([Conversation(CHAT, trained=(1,))])
+    trained = [token for token in row.labels if token != -100]
+    assert trained[-1] in terminators(words)
+    assert "An answer." in words.decode(trained)
 
 
 def test_every_family_with_a_template_is_among_these():

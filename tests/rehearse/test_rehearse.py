@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from dataclasses import replace
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -11,6 +12,7 @@ from finetune.artifacts import verify
 from finetune.errors import FinetuneError
 from finetune.rehearse.rehearse import Stage, rehearse
 from finetune.rehearse.shrink import Replaced
+from finetune.training import checkpoint
 
 LABELS = 40
 TORN = "{text: a, prompt: b}"
@@ -60,7 +62,11 @@ def test_a_run_that_ends_elsewhere_from_its_checkpoint_is_no_rehearsal(tmp_path)
 
 
 def forget(weights):
+    """Half of every weight is lost, and the checkpoint is sealed again."""
     save_file({name: value * 0.5 for name, value in load_file(weights).items()}, weights, {"format": "pt"})
+    manifest, staged = checkpoint.read(weights.parent), weights.parent.rename(weights.parent.with_name("staged"))
+    files = {**manifest.files, **checkpoint.flushed([staged / weights.name], staged)}
+    checkpoint.publish(staged, weights.parent, replace(manifest, files=files))
 
 
 def test_more_rows_are_taken_where_few_do_not_hold_every_label(tmp_path, caplog):

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import config
 
-from finetune.config.schema import DatasetConfig
+from finetune.config.data import DatasetConfig
 from finetune.rehearse.shrink import STEPS, resumed, shrunk
 
 RECIPE = ("task=sft", "model.path=me/model", "dataset.path=me/data")

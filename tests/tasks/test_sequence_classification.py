@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
-from tiny import bert, bert_tokenizer
+from tiny import bert, bert_tokenizer, prepared
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from finetune.errors import UserError
@@ -27,7 +27,8 @@ def describe(rows, task=None, **columns):
 
 def encode(rows, train=None, task=None, max_length=16, tokenizer=None, **columns):
     task = task or SequenceClassification()
-    return task.encode(rows, tokenizer or bert_tokenizer(), describe(train or rows, task, **columns), max_length)
+    facts = describe(train or rows, task, **columns)
+    return prepared(task, rows, tokenizer or bert_tokenizer(), facts, max_length)
 
 
 def labels(encoded):
@@ -225,7 +226,7 @@ def test_pairs_keep_what_tells_their_texts_apart():
 def test_a_tokenizer_that_makes_no_token_types_gets_none():
     tokenizer = bert_tokenizer()
     tokenizer.model_input_names = ["input_ids", "attention_mask"]
-    assert encode(data(["a", "b"]), tokenizer=tokenizer).rows.column_names == ["input_ids", "labels"]
+    assert list(encode(data(["a", "b"]), tokenizer=tokenizer).rows[0]) == ["input_ids", "labels"]
 
 
 def test_truncated_rows_are_counted_and_keep_their_special_tokens():

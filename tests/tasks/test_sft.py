@@ -1,14 +1,18 @@
 """Supervised fine-tuning: what a row trains, what becomes of long rows, and what the model answers."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
 import torch
 from datasets import Dataset
-from tiny import CHATML, EOS, MARKED, NEWLINE, REWRITING, WORDS, chat_tokenizer, llama, trained_text
+from tiny import CHATML, EOS, MARKED, NEWLINE, REWRITING, WORDS, chat_tokenizer, llama, prepared, trained_text
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune.config.task import RowError
 from finetune.errors import UserError
 from finetune.models import generate
+from finetune.plan import limits
 from finetune.tasks.sft import SFT
 
 ASKED, ANSWERED = {"role": "user", "content": "hello"}, {"role": "assistant", "content": "hallo welt"}
@@ -21,7 +25,7 @@ def chat(answer):
 
 def encode(rows, task=None, tokenizer=None, max_length=256, columns=None):
     task, rows = task or SFT(), Dataset.from_list(rows)
-    return task.encode(rows, tokenizer or chat_tokenizer(), task.describe(rows, columns or {}), max_length)
+    return prepared(task, rows, tokenizer or chat_tokenizer(), task.describe(rows, columns or {}), max_length)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +97,7 @@ def test_overlong_rows_are_dropped_by_default():
 
 def test_a_truncated_row_is_the_beginning_of_the_whole_and_gets_no_false_end():
     whole = encode([chat("hello " * 50)]).rows[0]
-    encoded = encode([chat("hello " * 50)], SFT(overlong="truncate"), max_length=40)
+    encoded = encode([chat("hello " * 50)], SFT(overlong="truncate_end"), max_length=40)
     (row,) = encoded.rows
     assert row == {name: values[:40] for name, values in whole.items()}
     assert row["labels"][-1] != chat_tokenizer().eos_token_id
@@ -101,14 +105,14 @@ def test_a_truncated_row_is_the_beginning_of_the_whole_and_gets_no_false_end():
 
 
 def test_a_truncated_text_gets_no_false_end():
-    (row,) = encode([{"text": "hello " * 50}], SFT(overlong="truncate"), max_length=20).rows
+    (row,) = encode([{"text": "hello " * 50}], SFT(overlong="truncate_end"), max_length=20).rows
     assert len(row["input_ids"]) == 20
     assert chat_tokenizer().eos_token_id not in row["input_ids"]
 
 
 def test_an_answer_that_truncation_cuts_off_leaves_nothing_to_train():
     row = {"messages": [{"role": "user", "content": "hello " * 50}, ANSWERED]}
-    encoded = encode([row, CHAT], SFT(overlong="truncate"), max_length=40)
+    encoded = encode([row, CHAT], SFT(overlong="truncate_end"), max_length=40)
     assert encoded.account.dropped == {"nothing to train": [0]}
 
 
@@ -137,7 +141,7 @@ def test_chats_need_a_template():
 def test_a_split_without_the_columns_of_train_is_refused():
     facts = SFT().describe(Dataset.from_list([CHAT]), {})
     with pytest.raises(UserError, match=r"messages: the columns are message. Did you mean message\?"):
-        SFT().encode(Dataset.from_list([{"message": [ASKED]}]), chat_tokenizer(), facts, 64)
+        SFT().encoder(Dataset.from_list([{"message": [ASKED]}]), chat_tokenizer(), facts, 64)
 
 
 @pytest.mark.parametrize(
@@ -252,3 +256,49 @@ def test_markers_and_prefixes_encode_the_same_rows():
     by_markers, by_prefixes = (encode(rows, tokenizer=chat_tokenizer(template)) for template in (MARKED, CHATML))
     assert list(by_markers.rows) == list(by_prefixes.rows)
     assert by_markers.account == by_prefixes.account
+
+
+def test_completion_trains_what_its_column_holds_and_no_answer_of_the_prompt():
+    tokenizer = chat_tokenizer()
+    row = {"prompt": [ASKED, {"role": "assistant", "content": "one"}, ASKED], "completion": [ANSWERED]}
+    for mask, expected in {
+        "completion": "hallo welt<|im_end|>",
+        "assistant": "one<|im_end|>hallo welt<|im_end|>",
+    }.items():
+        (found,) = encode([row], SFT(mask=mask), tokenizer).rows
+        assert trained_text(tokenizer, found["input_ids"], found["labels"]) == expected
+
+
+def test_a_turn_is_trained_by_the_field_that_the_recipe_names():
+    tokenizer = chat_tokenizer()
+    turns = [ASKED, {"role": "assistant", "content": "one", "train": False}, ASKED, ANSWERED | {"train": True}]
+    (found,) = encode([{"messages": turns}], SFT(mask="per_turn", turn_weight="train"), tokenizer).rows
+    assert trained_text(tokenizer, found["input_ids"], found["labels"]) == "hallo welt<|im_end|>"
+
+
+TOOL = {"type": "function", "function": {"name": "add", "description": "one", "parameters": {}}}
+TOOLED = "{% if tools %}{{ '<|im_start|>system\n' + tools | tojson + '<|im_end|>\n' }}{% endif %}" + CHATML
+
+
+@pytest.mark.parametrize("tools", [[TOOL], json.dumps([TOOL])], ids=["a list", "its text"])
+def test_tools_of_a_row_are_rendered_trained_and_asked_with(tools):
+    tokenizer = chat_tokenizer(TOOLED)
+    row = {**CHAT, "tools": tools}
+    (found,) = encode([row], tokenizer=tokenizer).rows
+    assert '"add"' in tokenizer.decode(found["input_ids"])
+    facts = SFT().describe(Dataset.from_list([row]), {})
+    prompt, _ = SFT().question(row, facts)
+    ids = generate._ids(tokenizer, prompt)
+    assert found["input_ids"][: len(ids)] == ids
+    assert SFT().rendered(row, facts, tokenizer)["text"] == tokenizer.decode(found["input_ids"])
+
+
+def test_a_plan_fails_where_kept_rows_train_no_end_and_are_not_truncated():
+    numbers = {"rows": 10, "rows with a trained end": 8, "rows without": [3, 7]}
+
+    def ends(**account):
+        return limits._ends(SimpleNamespace(report={"train": {"audit": numbers, **account}}), "train")
+
+    with pytest.raises(UserError, match=r"train: 2 rows have no trained token that ends a turn .*task\.eos=none"):
+        ends(kept=10, notes={"truncated": 1})
+    assert ends(kept=10, notes={"truncated": 2}).startswith("8 of 10 rows")

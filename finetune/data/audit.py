@@ -1,0 +1,106 @@
+"""What prepared rows are, in numbers: lengths, trained tokens, ends of turns, repeated rows, balance of labels.
+
+Knows token ids and labels. What becomes of the numbers is decided where the plan is made and where they are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from finetune.config.task import Facts
+from finetune.data import duplicates
+from finetune.data.ragged import Array, Ragged, ragged
+from finetune.data.rows import Rows
+from finetune.data.shards import IGNORED
+
+COLUMNS = 24
+"""Bars of the histogram of lengths."""
+
+
+def audit(rows: Any, facts: Facts, others: Iterable[Any] = ()) -> dict[str, Any]:
+    """The numbers of a split, JSON-able.
+
+    Args:
+        rows: prepared rows with `input_ids` and `labels`.
+        facts: of the task; `stops` are the tokens that end a turn.
+        others: splits that are evaluated on, to find what is in both.
+    """
+    if not len(rows):
+        return {}
+    ids = ragged(rows, "input_ids")
+    found = {
+        "rows": len(rows),
+        "lengths": _lengths(ids.lengths()),
+        "duplicates": duplicates.count(ids, [ragged(other, "input_ids") for other in others if len(other)]),
+    }
+    if is_per_token(rows):
+        return {**found, **_trained(ids, _is_trained(rows), facts.get("stops", ()))}
+    return {**found, "labels": _balance([row["labels"] for row in rows], facts)}
+
+
+def audit_all(rows: dict[str, Any], facts: Facts) -> dict[str, dict[str, Any]]:
+    """The numbers of every split; train is held against the others."""
+    others = [part for split, part in rows.items() if split != "train"]
+    return {split: audit(part, facts, others if split == "train" else ()) for split, part in rows.items()}
+
+
+def is_per_token(rows: Any) -> bool:
+    """Whether there is a label for each token, and not one for the row."""
+    first = rows[0]
+    return (
+        np.ndim(first["labels"]) == 1 and len(first["labels"]) == len(first["input_ids"]) and _whole(first["labels"])
+    )
+
+
+def _whole(labels: Any) -> bool:
+    return bool(np.issubdtype(np.asarray(labels).dtype, np.integer))
+
+
+def _lengths(lengths: Array) -> dict[str, Any]:
+    """Shortest, median and longest, and a histogram: how many rows are no longer than each edge."""
+    edges = np.unique(np.linspace(lengths.min(), lengths.max(), COLUMNS + 1).astype(int)[1:])
+    counts = np.bincount(np.searchsorted(edges, lengths), minlength=len(edges))
+    return {
+        "shortest": int(lengths.min()),
+        "median": int(np.median(lengths)),
+        "longest": int(lengths.max()),
+        "histogram": [[int(edge), int(rows)] for edge, rows in zip(edges, counts, strict=True)],
+    }
+
+
+def _is_trained(rows: Any) -> Array:
+    """Whether each token carries the loss."""
+    return rows.tokens("trained") if isinstance(rows, Rows) else ragged(rows, "labels").values != IGNORED
+
+
+def _trained(ids: Ragged, trained: Array, stops: Sequence[int]) -> dict[str, Any]:
+    """Tokens in the loss, and rows in which a token that ends a turn is among them."""
+    found = {"tokens": len(ids.values), "trained tokens": int(trained.sum())}
+    if not stops:
+        return found
+    ended = ids.count(trained & np.isin(ids.values, list(stops))) > 0
+    return {**found, "rows with a trained end": int(ended.sum()), "rows without": np.flatnonzero(~ended)[:3].tolist()}
+
+
+def _balance(labels: Sequence[Any], facts: Facts) -> dict[str, Any]:
+    """How often each label occurs; for numbers, how they are spread."""
+    names = facts.get("labels")
+    values = np.asarray(labels, dtype=float)
+    if not names:
+        return {"least": float(values.min()), "mean": round(float(values.mean()), 4), "most": float(values.max())}
+    counts = np.bincount(values.astype(int), minlength=len(names)) if values.ndim == 1 else values.sum(axis=0)
+    return {name: int(number) for name, number in zip(names, counts, strict=True)}
+
+
+def rank_worst(rows: Any) -> list[int]:
+    """Rows to look at first: half of them the longest, half those with the least share of trained tokens, by turns."""
+    ids = ragged(rows, "input_ids")
+    longest = np.argsort(-ids.lengths(), kind="stable")
+    if not is_per_token(rows):
+        return [int(at) for at in longest]
+    labels = ragged(rows, "labels")
+    least = np.argsort(labels.count(labels.values != IGNORED) / ids.lengths(), kind="stable")
+    return list(dict.fromkeys(int(at) for pair in zip(longest, least, strict=True) for at in pair))

@@ -1,0 +1,173 @@
+"""Rows as they are trained: units of text with their role, whether they carry the loss, and where documents begin.
+
+Knows prepared rows and a tokenizer. How they look is decided in `page` and on the console.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from finetune.config.suggest import did_you_mean
+from finetune.config.task import Facts
+from finetune.data.audit import is_per_token, rank_worst
+from finetune.data.prepare import Prepared
+from finetune.data.ragged import Array, Ragged, ragged
+from finetune.data.shards import IGNORED
+from finetune.data.templates import headers
+from finetune.errors import UserError
+
+OTHER = "text"
+"""The role of what stands before any message, and of rows that are no chats."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which rows are looked at."""
+
+    split: str = "train"
+    count: int = 3
+    row: int | None = None
+    worst: bool = False
+    source: str | None = None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The fewest tokens that are whole letters."""
+
+    text: str
+    ids: tuple[int, ...]
+    role: str
+    is_trained: bool
+    begins_document: bool
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One row."""
+
+    index: int
+    units: list[Unit] = field(repr=False)
+    tokens: int
+    trained: int
+    label: str | None
+    """Of the row, where it has one label for all its tokens."""
+
+
+def shown(prepared: Prepared, choice: Choice) -> list[Shown]:
+    """The chosen rows of a split.
+
+    Raises:
+        UserError: there is no such split, row or source.
+    """
+    if choice.split not in prepared.report:
+        raise UserError(f"--split {choice.split}: the data has the splits {', '.join(prepared.report)}")
+    rows, heads = prepared.rows(choice.split), heads_of(prepared)
+    return [_shown(rows[at], at, prepared, heads) for at in _chosen(rows, choice)]
+
+
+def heads_of(prepared: Prepared) -> dict[str, list[int]]:
+    """What announces each role, for chats."""
+    is_chat = prepared.facts.get("layout", OTHER) != OTHER
+    return headers(prepared.tokenizer) if is_chat else {}
+
+
+def _chosen(rows: Any, choice: Choice) -> list[int]:
+    if choice.row is not None:
+        if not 0 <= choice.row < len(rows):
+            raise UserError(f"--row {choice.row}: {choice.split} has the rows 0 to {len(rows) - 1}")
+        return [choice.row]
+    order: Sequence[int] = rank_worst(rows) if choice.worst else range(len(rows))
+    if choice.source is not None:
+        order = _of_source(rows, order, choice.source)
+    return list(order[: max(0, choice.count)])
+
+
+def _of_source(rows: Any, order: Sequence[int], source: str) -> list[int]:
+    names = rows.by_source
+    if len(names) < 2:
+        raise UserError(f"--source {source}: the rows come from one source")
+    if source not in names:
+        hint = did_you_mean(source, names)
+        raise UserError(f"--source {source}: the rows come from {', '.join(sorted(names))}. {hint}".rstrip())
+    wanted = set(names[source].tolist())
+    return [at for at in order if at in wanted]
+
+
+def _shown(row: dict[str, Any], index: int, prepared: Prepared, heads: dict[str, list[int]]) -> Shown:
+    ids = [int(token) for token in row["input_ids"]]
+    per_token = is_per_token([row])
+    trained = [int(label) != IGNORED for label in row["labels"]] if per_token else [False] * len(ids)
+    numbers = roles(Ragged(np.asarray(ids), np.asarray([0, len(ids)])), heads)
+    names = [OTHER, *heads]
+    units = list(_units(prepared.tokenizer, ids, [names[number] for number in numbers], trained, documents(row)))
+    label = None if per_token else label_of(row["labels"], prepared.facts)
+    return Shown(index, units, len(ids), sum(trained), label)
+
+
+def _units(
+    tokenizer: Any, ids: Sequence[int], names: Sequence[str], trained: Sequence[bool], starts: set[int]
+) -> Iterator[Unit]:
+    start, before = 0, 0
+    for at in range(1, len(ids) + 1):
+        text = _after(tokenizer, ids[before:start], ids[start:at])
+        # A letter of several tokens is whole with the last of them; no letter has more than four bytes.
+        if text.endswith("�") and at - start < 4 and at < len(ids):
+            continue
+        yield Unit(text, tuple(ids[start:at]), names[start], trained[start], start in starts)
+        before, start = start, at
+
+
+def _after(tokenizer: Any, before: Sequence[int], ids: Sequence[int]) -> str:
+    """The text of tokens behind others, which decides whether a space is before them."""
+    first, both = (str(tokenizer.decode(list(part))) if part else "" for part in (before, [*before, *ids]))
+    return both[len(first) :] if both.startswith(first) else str(tokenizer.decode(list(ids)))
+
+
+def roles(ids: Ragged, heads: dict[str, list[int]]) -> Array:
+    """The role of every token, as a number: 0 before any message, else its place among the heads from 1 on."""
+    found = np.full(len(ids.values), -1)
+    found[ids.offsets[:-1][ids.lengths() > 0]] = 0
+    for number, head in sorted(enumerate(heads.values(), 1), key=lambda item: len(item[1])):
+        last = len(ids.values) - len(head) + 1
+        if last > 0:
+            same = [ids.values[step : step + last] == token for step, token in enumerate(head)]
+            found[np.flatnonzero(np.logical_and.reduce(same))] = number
+    at = np.maximum.accumulate(np.where(found >= 0, np.arange(len(found)), 0))
+    filled: Array = found[at]
+    return filled
+
+
+def by_role(prepared: Prepared, split: str) -> dict[str, tuple[int, int]]:
+    """Tokens of each role, and how many of them are trained."""
+    rows, heads = prepared.rows(split), heads_of(prepared)
+    if not is_per_token(rows):
+        return {}
+    ids, labels = ragged(rows, "input_ids"), ragged(rows, "labels")
+    numbers, trained = roles(ids, heads), labels.values != IGNORED
+    names = [OTHER, *heads]
+    every, said = (np.bincount(each, minlength=len(names)) for each in (numbers, numbers[trained]))
+    return {name: (int(every[at]), int(said[at])) for at, name in enumerate(names) if every[at]}
+
+
+def documents(row: dict[str, Any]) -> set[int]:
+    """The tokens that begin a document of a packed row, except the first."""
+    positions = row.get("position_ids")
+    if positions is not None:
+        return {at for at, position in enumerate(positions) if position == 0 and at}
+    lengths = row.get("seq_lengths")
+    return set(np.cumsum(lengths)[:-1].tolist()) if lengths is not None else set()
+
+
+def label_of(label: Any, facts: Facts) -> str:
+    """The name of a row's label, or its names or number."""
+    names = facts.get("labels")
+    if not names:
+        return str(label)
+    if isinstance(label, int | np.integer):
+        return str(names[int(label)])
+    return ", ".join(name for name, applies in zip(names, label, strict=True) if applies) or "none"

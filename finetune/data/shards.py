@@ -1,0 +1,217 @@
+"""The tokenized rows of one split of one source, whole, as flat columns in a folder. Knows no lengths and no mixture.
+
+    input_ids.bin   int32, the tokens of all rows end to end
+    offsets.bin     int64, where each row begins in them; one entry more than there are rows
+    labels.bin      a byte a token, whether it is trained, where the label of a token is its own id; else numbers
+    row.bin         int64, the number of each row in its source
+    first.bin       int32, the first trained token of each row, counted from its beginning
+    columns.json    what each column is, and how many rows there are
+
+A list of numbers that is no column of tokens has its own offsets beside it: NAME.offsets.bin.
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Columns = dict[str, Any]
+COLUMNS = "columns.json"
+IGNORED = -100
+TOKEN_DTYPES = {"token_type_ids": "int8", "attention_mask": "int8"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a column is stored: a value a token, a value a row, or a list a row."""
+
+    per: str
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive rows in memory: the arrays of each column, and how long each row is."""
+
+    columns: dict[str, Column]
+    values: dict[str, Array]
+    lengths: dict[str, Array]
+    """Of `input_ids`, and of each list that does not follow the tokens."""
+
+
+def part_of(numbers: Sequence[int], rows: Sequence[Columns], labels: str) -> Part:
+    """The arrays of encoded rows.
+
+    Args:
+        numbers: of the rows in their source.
+        labels: what a label is: `ids`, the id of its token or -100; `tokens`, a number a token; `row`, of the row.
+    """
+    lengths = np.fromiter((len(row["input_ids"]) for row in rows), np.int64, len(rows))
+    part = Part({}, {}, {"input_ids": lengths})
+    for name in rows[0]:
+        _add(part, name, [row[name] for row in rows], follows=name != "labels" or labels != "row")
+    if labels == "ids":
+        _mask(part)
+    part.columns.update(row=Column("row", "int64"), first=Column("row", "int32"))
+    part.values.update(row=np.array(numbers, np.int64), first=_first(part, labels))
+    return part
+
+
+def _add(part: Part, name: str, values: list[Any], follows: bool) -> None:
+    """A column as numbers: of the tokens where it follows them, else of the rows."""
+    if not isinstance(values[0], list | tuple):
+        found = np.asarray(values)
+        # In the precision of a loss, which refuses what torch makes of Python's own floats in an array.
+        dtype = "float32" if found.dtype.kind == "f" else "int64"
+        part.columns[name], part.values[name] = Column("row", dtype), found.astype(dtype)
+        return
+    lengths = np.fromiter(map(len, values), np.int64, len(values))
+    total = int(lengths.sum())
+    whole = follows or not any(isinstance(number, float) for number in chain.from_iterable(values))
+    dtype = TOKEN_DTYPES.get(name, "int32") if whole else "float32"
+    part.values[name] = np.fromiter(chain.from_iterable(values), dtype, total)
+    part.columns[name] = Column("token" if follows else "list", dtype)
+    if not follows:
+        part.lengths[name] = lengths
+    elif not np.array_equal(lengths, part.lengths["input_ids"]):
+        raise ValueError(f"{name} has not one value for each token")
+
+
+def _mask(part: Part) -> None:
+    """Labels as a byte each: the id of a label is its token's."""
+    labels = part.values["labels"]
+    trained = labels != IGNORED
+    if (labels[trained] != part.values["input_ids"][trained]).any():
+        raise ValueError("a label is neither the id of its token nor -100")
+    part.columns["labels"], part.values["labels"] = Column("token", "bool"), trained
+
+
+def _first(part: Part, labels: str) -> Array:
+    """The first trained token of each row."""
+    lengths = part.lengths["input_ids"]
+    if labels == "row":
+        return np.zeros(len(lengths), np.int32)
+    values = part.values["labels"]
+    trained = np.flatnonzero(values if labels == "ids" else values != IGNORED)
+    begins = np.cumsum(lengths) - lengths
+    return np.asarray(trained[np.searchsorted(trained, begins)] - begins, np.int32)
+
+
+class Writer:
+    """Appends parts to the files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.columns: dict[str, Column] = {}
+        self.rows = 0
+        self._files: dict[str, BinaryIO] = {}
+        self._ends: dict[str, int] = {}
+        self._open = ExitStack()
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        """Close the files; what was written is a shard from here on."""
+        self._open.close()
+        if kind is None:
+            described = {name: asdict(column) for name, column in self.columns.items()}
+            text = json.dumps({"rows": self.rows, "columns": described}, indent=1)
+            (self.folder / COLUMNS).write_text(text, encoding="utf-8")
+
+    def append(self, part: Part) -> None:
+        """Add the rows of a part; columns and their kinds are those of the first one."""
+        self.columns = self.columns or part.columns
+        if part.columns.keys() != self.columns.keys():
+            raise ValueError(f"the columns {sorted(part.columns)} are not those before, {sorted(self.columns)}")
+        for name, values in part.values.items():
+            self._write(name, values.astype(self.columns[name].dtype))
+        for name, lengths in part.lengths.items():
+            self._extend("offsets" if name == "input_ids" else f"{name}.offsets", lengths)
+        self.rows += len(part.values["row"])
+
+    def _extend(self, name: str, lengths: Array) -> None:
+        """Lengths as offsets, which go on where the last part ended."""
+        if name not in self._ends:
+            self._write(name, np.zeros(1, np.int64))
+        offsets = self._ends.get(name, 0) + np.cumsum(lengths)
+        self._write(name, offsets)
+        self._ends[name] = int(offsets[-1])
+
+    def _write(self, name: str, values: Array) -> None:
+        if name not in self._files:
+            self._files[name] = self._open.enter_context((self.folder / f"{name}.bin").open("wb"))
+        values.tofile(self._files[name])
+
+
+class Shard:
+    """A folder that a `Writer` filled, memory-mapped."""
+
+    def __init__(self, folder: Path, source: str = "") -> None:
+        found = json.loads((folder / COLUMNS).read_text(encoding="utf-8"))
+        self.folder, self.source, self.rows = folder, source, int(found["rows"])
+        self.columns = {name: Column(**column) for name, column in found["columns"].items()}
+        self.per_token = {name: self._map(name, c.dtype) for name, c in self.columns.items() if c.per == "token"}
+        self.masks = "labels" in self.per_token and self.columns["labels"].dtype == "bool"
+
+    def _map(self, name: str, dtype: str) -> Array:
+        file = self.folder / f"{name}.bin"
+        if not file.is_file() or not file.stat().st_size:
+            return np.empty(0, dtype)
+        # As a plain array: slicing a memmap costs several times as much.
+        return np.asarray(np.memmap(file, dtype, "r"))
+
+    @cached_property
+    def offsets(self) -> Array:
+        """Where each row begins, and where the last one ends."""
+        return self._map("offsets", "int64") if self.rows else np.zeros(1, np.int64)
+
+    @cached_property
+    def lengths(self) -> Array:
+        """Tokens of each row."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def first(self) -> Array:
+        """The first trained token of each row."""
+        return self._map("first", "int32")
+
+    @cached_property
+    def numbers(self) -> Array:
+        """The number of each row in its source."""
+        return self._map("row", "int64")
+
+    def trained(self, begin: int, end: int) -> int:
+        """Tokens between two positions that are trained."""
+        labels = self.per_token["labels"][begin:end]
+        return int(np.count_nonzero(labels if self.masks else labels != IGNORED))
+
+    @cached_property
+    def per_row(self) -> dict[str, Array]:
+        """Columns with a value a row, besides those that say where the row came from."""
+        kept = (name for name, column in self.columns.items() if column.per == "row" and name not in ("row", "first"))
+        return {name: self._map(name, self.columns[name].dtype) for name in kept}
+
+    @cached_property
+    def lists(self) -> dict[str, tuple[Array, Array]]:
+        """Columns with a list a row: values and offsets."""
+        names = (name for name, column in self.columns.items() if column.per == "list")
+        return {n: (self._map(n, self.columns[n].dtype), self._map(f"{n}.offsets", "int64")) for n in names}
+
+    def of_row(self, row: int) -> Columns:
+        """The columns of a row that do not follow its tokens."""
+        values: Columns = {name: column[row] for name, column in self.per_row.items()}
+        for name, (column, offsets) in self.lists.items():
+            values[name] = column[offsets[row] : offsets[row + 1]]
+        return values

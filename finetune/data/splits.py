@@ -1,0 +1,145 @@
+"""Raw splits of one source, read from the Hub, files or a folder. Knows no tokenizer, no task and no mixture."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset, load_from_disk
+from datasets.exceptions import DatasetGenerationCastError, DatasetsError
+
+from finetune.config.data import DatasetConfig
+from finetune.config.suggest import did_you_mean
+from finetune.data import files, streams
+from finetune.data.sources import FORMATS, DataSource, absolute, base, files_of, flat, local
+from finetune.errors import UserError
+
+VALIDATION_NAMES = ("validation", "valid", "val", "dev")
+NOT_OF_ROWS = ("max_dropped", "path", "sources", "columns", "mixture", "streaming")
+"""Keys of a data set that do not decide which of its rows are read."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Raw rows, and where they came from in words."""
+
+    rows: Dataset
+    origin: str
+
+
+def load(source: DataSource, seed: int) -> dict[str, Split]:
+    """Load the splits of a source; cut a validation split where none is given.
+
+    Raises:
+        UserError: nothing is there, it cannot be read, or a split is missing or empty.
+    """
+    config = source.config
+    found = _load(source)
+    train = _named(found, config.train_split, "train_split")
+    splits = {"train": Split(train, f"split {config.train_split}")}
+    validation = config.validation_split or next(
+        (n for n in VALIDATION_NAMES if n in found and n != config.train_split), None
+    )
+    if validation:
+        rows = _named(found, validation, "validation_split")
+        splits["validation"] = Split(rows, f"split {validation}")
+    else:
+        rest, rows = _cut(train, config, seed)
+        splits["train"] = Split(rest, splits["train"].origin)
+        splits["validation"] = Split(rows, f"cut from {config.train_split} with seed {seed}")
+    if config.test_split:
+        rows = _named(found, config.test_split, "test_split")
+        splits["test"] = Split(rows, f"split {config.test_split}")
+    return {name: Split(_first(split.rows, config.limit), split.origin) for name, split in splits.items()}
+
+
+def key_of(source: DataSource, split: str, found: Split, seed: int) -> dict[str, Any]:
+    """Everything that decided the rows of a split; a seed only where it did."""
+    chosen = {name: value for name, value in asdict(source.config).items() if name not in NOT_OF_ROWS}
+    read = source.key or found.rows._fingerprint
+    return {"source": read, "split": split, **chosen, "cut": seed if " with seed " in found.origin else None}
+
+
+def _first(rows: Dataset, limit: int | None) -> Dataset:
+    return rows.select(range(min(limit, len(rows)))) if limit else rows
+
+
+def _load(source: DataSource) -> dict[str, Dataset]:
+    config, target = source.config, local(str(source.config.path))
+    try:
+        found = _from_folder(target, config) if target else _from_hub(source)
+        if isinstance(found, IterableDataset | IterableDatasetDict):
+            return streams.first_rows(found, config, source.key)
+    except (DatasetsError, OSError, ValueError, TypeError) as error:
+        if target:
+            files.check(sorted(files_of(target, config)))
+        raise UserError(f"dataset.path={config.path} cannot be read: {_cause(error)}") from None
+    except (IndexError, StopIteration):  # how the library fails on a JSON file or a saved split without rows
+        raise UserError(f"dataset.path={config.path} cannot be read: one of its splits has no rows") from None
+    return dict(found) if isinstance(found, DatasetDict) else {"train": found}
+
+
+def _from_hub(source: DataSource) -> Any:
+    config, revision = source.config, source.key[1] if source.key else source.config.revision
+    return load_dataset(
+        str(config.path), config.name, revision=revision, data_files=config.data_files, streaming=config.streaming
+    )
+
+
+def _from_folder(path: Path, config: DatasetConfig) -> Any:
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        return load_from_disk(str(path))
+    named = absolute(config.data_files, base(path)) or ({"train": str(path)} if path.is_file() else None)
+    if named is None:
+        return load_dataset(str(path), streaming=config.streaming)
+    found = [Path(file) for file in flat(named)]
+    if empty := [file.name for file in found if file.is_file() and not file.stat().st_size]:
+        raise UserError(f"dataset.path={config.path} cannot be read: {', '.join(empty)} is empty")
+    return load_dataset(_format(named, config.format), data_files=named, streaming=config.streaming)
+
+
+def _format(named: Any, wanted: str) -> str:
+    if wanted != "auto":
+        return wanted
+    first = Path(next(flat(named)))
+    if first.suffix not in FORMATS:
+        raise UserError(f"{first.name}: the format is not known by its ending. Write dataset.format=csv|json|…")
+    return FORMATS[first.suffix]
+
+
+def _named(found: dict[str, Dataset], name: str, key: str) -> Dataset:
+    if name not in found:
+        hint = did_you_mean(name, found)
+        raise UserError(f"dataset.{key}={name}: the data has the splits {', '.join(found)}. {hint}".rstrip())
+    if not len(found[name]):
+        raise UserError(f"dataset.{key}={name}: the split has no rows")
+    return found[name]
+
+
+def _cut(train: Dataset, config: DatasetConfig, seed: int) -> tuple[Dataset, Dataset]:
+    """Train and validation rows that share none."""
+    column = _stratified(train, config) if config.stratify else None
+    rows = Dataset.from_dict({"row": range(len(train))})
+    try:
+        rows = rows.add_column("label", train[column][:]).class_encode_column("label") if column else rows
+        parts = rows.train_test_split(config.validation_size, seed=seed, stratify_by_column=column and "label")
+    except ValueError as error:
+        raise UserError(f"dataset.validation_size={config.validation_size} of {len(train)} rows: {error}") from None
+    return train.select(parts["train"]["row"]), train.select(parts["test"]["row"])
+
+
+def _stratified(train: Dataset, config: DatasetConfig) -> str:
+    column = config.columns.get("label", "label")
+    if column not in train.column_names:
+        raise UserError(
+            f"dataset.stratify needs a label column; write dataset.columns.label=NAME ({train.column_names})"
+        )
+    return column
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason, which the library wraps in a general one; for columns that differ, the general one."""
+    if isinstance(error, DatasetGenerationCastError):
+        return " ".join(str(error).partition("Please either")[0].split())
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__  # type: ignore[assignment]
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,70 @@
+"""Packed rows to batches in which no document sees another: positions that begin again, and no attention mask.
+
+transformers builds the mask between documents from the positions, and only where it is given no mask and no cache.
+Kernels of variable length take one long row and its boundaries instead.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from finetune.data.shards import IGNORED, Array
+
+Row = dict[str, Any]
+Collate = Callable[[list[Row]], dict[str, Any]]
+VARIABLE_LENGTH = ("flash",)
+"""How the names of attention implementations begin, or what they hold, that take boundaries of documents."""
+
+
+def packed(attention: str, pad_token_id: int) -> Collate:
+    """The collator for an attention implementation.
+
+    Args:
+        attention: as transformers names it.
+    """
+    if any(name in attention for name in VARIABLE_LENGTH):
+        return flat
+    return lambda rows: padded(rows, pad_token_id)
+
+
+def flat(rows: Sequence[Row]) -> dict[str, Any]:
+    """One row, (1, tokens), with the boundaries of its documents as kernels of variable length take them."""
+    lengths = np.concatenate([row["seq_lengths"] for row in rows])
+    begins = np.cumsum(lengths) - lengths
+    labels = np.concatenate([row["labels"] for row in rows])
+    labels[begins] = IGNORED
+    boundaries = torch.from_numpy(np.append(begins, len(labels)).astype(np.int32))
+    longest = int(lengths.max())
+    return {
+        "input_ids": _batch(np.concatenate([row["input_ids"] for row in rows])),
+        "labels": _batch(labels),
+        "position_ids": _batch(np.arange(len(labels)) - np.repeat(begins, lengths)),
+        "cu_seq_lens_q": boundaries,
+        "cu_seq_lens_k": boundaries,
+        "max_length_q": longest,
+        "max_length_k": longest,
+        "seq_idx": _batch(np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)),
+    }
+
+
+def padded(rows: Sequence[Row], pad_token_id: int) -> dict[str, torch.Tensor]:
+    """A row each, (rows, tokens of the longest); what fills a row up is a document of its own."""
+    shape = (len(rows), max(len(row["input_ids"]) for row in rows))
+    ids, labels = np.full(shape, pad_token_id), np.full(shape, IGNORED)
+    positions = np.empty(shape, np.int64)
+    for at, row in enumerate(rows):
+        length = len(row["input_ids"])
+        lengths = np.append(row["seq_lengths"], shape[1] - length)
+        begins = np.cumsum(lengths) - lengths
+        ids[at, :length], labels[at, :length] = row["input_ids"], row["labels"]
+        labels[at, begins[:-1]] = IGNORED
+        positions[at] = np.arange(shape[1]) - np.repeat(begins, lengths)
+    return {
+        name: torch.from_numpy(v) for name, v in zip(("input_ids", "labels", "position_ids"), (ids, labels, positions))
+    }
+
+
+def _batch(values: Array) -> torch.Tensor:
+    return torch.from_numpy(values)[None]

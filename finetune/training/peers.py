@@ -1,0 +1,133 @@
+"""Whether the other ranks are still there. A rank that died, failed or stands still ends the job everywhere, by name.
+
+Each rank's thread writes a beat every second, whatever its main thread waits for, and reads the others'. A collective
+that waits for a rank which is gone would otherwise wait for half an hour, and not say for whom. What stands still
+inside a rank that beats is left to the time limit of the process group, `trainer.ddp_timeout`.
+"""
+
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import ENVIRONMENT, FinetuneError, MachineError
+
+log = logging.getLogger(__name__)
+
+BEAT = 1.0
+PATIENCE = 60.0
+"""Seconds without a beat: longer than a network filesystem takes to show one rank's file to another."""
+GRACE = 2.0
+"""Seconds in which this rank's own error, which says more, may come first."""
+
+
+class Peers:
+    """The beats of all ranks, one file each in `RUN/ranks`."""
+
+    def __init__(self, folder: Path, rank: int, ranks: int, patience: float = PATIENCE) -> None:
+        self.folder, self.rank, self.patience = folder, rank, patience
+        self.others = [number for number in range(ranks) if number != rank]
+        self.seen: dict[int, tuple[Any, float]] = {}
+        self.over = threading.Event()
+
+    def tell(self, state: str, why: str = "") -> None:
+        """Write this rank's beat; `running`, `failed` or `done`."""
+        beat = {"state": state, "why": why, "pid": os.getpid(), "host": socket.gethostname(), "time": time.time()}
+        staged = self.folder / f".{self.rank}"
+        staged.write_text(json.dumps(beat), encoding="utf-8")
+        staged.replace(self.folder / f"{self.rank}.json")
+
+    def missing(self) -> str | None:
+        """Who is not there any more, and why; None while all are."""
+        return next((found for number in self.others if (found := self._missing(number))), None)
+
+    def _missing(self, number: int) -> str | None:
+        now, beat = time.monotonic(), self._beat(number)
+        last, since = self.seen.get(number, (None, now))
+        if beat != last or number not in self.seen:
+            self.seen[number] = (beat, now)
+            since = now
+        if beat is None:
+            return None  # it has not begun
+        who = f"rank {number} (process {beat['pid']} on {beat['host']})"
+        if beat["state"] == "failed":
+            return f"{who} failed: {beat['why']}"
+        if beat["state"] == "running" and beat["host"] == socket.gethostname() and not _is_alive(beat["pid"]):
+            return f"{who} is gone without a word, as a process killed for its memory is"
+        if beat["state"] == "running" and now - since > self.patience:
+            return f"{who} has stood still for {now - since:.0f} s"
+        return None
+
+    def _beat(self, number: int) -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] = json.loads((self.folder / f"{number}.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found
+
+    def missing_soon(self) -> str | None:
+        """Whether an error of this rank is the echo of another's end, which may take a moment to show."""
+        for _ in range(20):
+            if gone := self.missing():
+                return gone
+            time.sleep(GRACE / 20)
+        return None
+
+    def watch(self) -> None:
+        """Beat and look until it is over; where a rank is missing, end this process."""
+        while not self.over.wait(BEAT):
+            self.tell("running")
+            gone = self.missing()
+            if gone and not self.over.wait(GRACE):
+                print(f"finetune: rank {self.rank} ends, because {gone}", file=sys.stderr, flush=True)
+                self.tell("failed", gone)
+                os._exit(ENVIRONMENT)
+
+
+@contextmanager
+def watched(folder: Path, rank: int, ranks: int, patience: float = PATIENCE) -> Iterator[Peers | None]:
+    """Watch the others while this rank works, and let them know how it ends."""
+    if ranks == 1:
+        yield None
+        return
+    folder.mkdir(exist_ok=True)
+    (folder / f"{rank}.json").unlink(missing_ok=True)
+    peers = Peers(folder, rank, ranks, patience)
+    peers.tell("running")
+    thread = threading.Thread(target=peers.watch, daemon=True)
+    thread.start()
+    try:
+        yield peers
+        ended, why = "done", ""
+    except BaseException as error:
+        ended, why = "failed", _first_line(error)
+        gone = peers.missing_soon() if isinstance(error, Exception) and not isinstance(error, FinetuneError) else None
+        if gone:
+            raise MachineError(f"ends, because {gone}") from error
+        raise
+    finally:
+        peers.over.set()
+        thread.join()
+        peers.tell(ended, why)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,0 +1,86 @@
+"""The processes that train together: who this one is, and how all of them agree. Knows nothing of models or files.
+
+Every function is a no-op of one process where there is no process group, so that callers need no second path.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from finetune.errors import FinetuneError
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number among them."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes what is written once."""
+    return rank() == 0
+
+
+def gather(value: Any) -> list[Any]:
+    """Every rank's value, by rank, on every rank; returns when all have come."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value, group=_processors())
+    return values
+
+
+def of_first(value: Any) -> Any:
+    """The value of rank 0, on every rank."""
+    return gather(value)[0]
+
+
+def any_of(flag: bool) -> bool:
+    """Whether the flag is up on any rank. Asked of the processors alone, so that no accelerator is waited for."""
+    if world_size() == 1:
+        return flag
+    shared = torch.tensor([int(flag)])
+    dist.all_reduce(shared, dist.ReduceOp.MAX, group=_processors())
+    return bool(shared.item())
+
+
+def attempt(action: Callable[[], Any]) -> tuple[Any, str | None]:
+    """Do it on this rank; the first failure of any rank, with its number, is known to all of them.
+
+    Returns:
+        What the action gave here, and what went wrong anywhere.
+    """
+    result, error = None, None
+    try:
+        result = action()
+    except Exception as failure:
+        error = reason(failure)
+    failures = [(number, each) for number, each in enumerate(gather(error)) if each]
+    if not failures:
+        return result, None
+    number, first = failures[0]
+    return None, first if world_size() == 1 else f"rank {number}: {first}"
+
+
+def reason(failure: BaseException) -> str:
+    """One line that says what went wrong."""
+    if isinstance(failure, FinetuneError):
+        return str(failure)
+    if isinstance(failure, OSError) and failure.strerror:
+        return failure.strerror
+    lines = str(failure).strip().splitlines()
+    return f"{type(failure).__name__}: {lines[0]}" if lines else type(failure).__name__
+
+
+@cache
+def _processors() -> Any:
+    """A group over gloo: flags and small objects pass between processors whatever the gradients pass through."""
+    return dist.new_group(backend="gloo", timeout=timedelta(minutes=30))

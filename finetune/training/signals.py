@@ -1,0 +1,87 @@
+"""A request to stop: noted whenever it comes, followed at the end of a step, by all ranks together.
+
+SIGTERM and SIGUSR1 are what schedulers send before they take a machine away, SIGINT is Ctrl-C. While steps are taken a
+signal waits for the end of one; elsewhere there is nothing that a checkpoint does not hold, and the process ends at
+once. A second Ctrl-C ends it at once wherever it is.
+"""
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from finetune.errors import Stopped
+from finetune.training import ranks
+
+log = logging.getLogger(__name__)
+
+ASKING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class Request:
+    """Whether this process was asked to stop, and by what."""
+
+    def __init__(self) -> None:
+        self.by: str | None = None
+        self.in_steps = False
+
+    def note(self, number: int, _: FrameType | None) -> None:
+        """The handler: nothing is done here but to remember, or to leave where nothing would be lost."""
+        if self.by and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.by = signal.Signals(number).name
+        if not self.in_steps:
+            raise Stopped(f"stopped by {self.by}")
+
+
+@contextmanager
+def heard() -> Iterator[Request]:
+    """Listen while a run is worked on. Threads other than the main one cannot, and do not."""
+    request = Request()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    before = {number: signal.signal(number, request.note) for number in ASKING}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class StopAsked(TrainerCallback):
+    """At the end of each step all ranks learn whether any of them was asked; then they save that step, and stop."""
+
+    def __init__(self, trainer: Any, request: Request) -> None:
+        self.trainer, self.request = trainer, request
+        self.is_stopping = False
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """From here on a signal waits for the end of a step."""
+        self.request.in_steps = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Agree."""
+        if ranks.any_of(self.request.by is not None):
+            log.info(
+                "stopping after step %d%s", state.global_step, f", by {self.request.by}" if self.request.by else ""
+            )
+            self.is_stopping = control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Leave as soon as the step is saved; what upstream does at the end of an epoch is not for a part of one.
+
+        Raises:
+            Stopped: always, where the ranks have agreed.
+        """
+        if self.is_stopping and not self.trainer.save_is_due:
+            raise Stopped(f"stopped after step {state.global_step}, by {self.request.by or 'another rank'}")
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Steps are over."""
+        self.request.in_steps = False

@@ -1,0 +1,97 @@
+"""What is tried before the first step and leaves no trace: the longest batch, a cut batch, a checkpoint.
+
+What fails here would have failed after hours.
+"""
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from finetune.errors import MachineError, UserError
+from finetune.plan.plan import Plan
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 0.01
+# AdamW keeps two numbers in fp32 for each trained weight.
+OPTIMIZER_BYTES = 8
+
+
+class Trials(TrainerCallback):
+    """Run before the first step of a run, and again where it goes on: the machine may be another."""
+
+    def __init__(self, trainer: Any, plan: Plan) -> None:
+        self.trainer, self.plan = trainer, plan
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Try everything.
+
+        Raises:
+            UserError, MachineError: something will not work.
+        """
+        check_as_planned(self.trainer, self.plan)
+        if self.plan.config.guards.longest_first:
+            with self.trainer.trial():
+                longest_batch(self.trainer)
+        if args.gradient_accumulation_steps > 1 and state.global_step == 0:
+            with self.trainer.trial(), torch.no_grad():
+                cut_batch(self.trainer)
+        if self.plan.config.checkpoint.rehearse and args.save_strategy != "no":
+            self.trainer.rehearse()
+
+
+def check_as_planned(trainer: Any, plan: Plan) -> None:
+    """Refuse another number of processes, or a wrapping, than the plan's arithmetic is of.
+
+    Raises:
+        MachineError: it is another.
+    """
+    if trainer.args.world_size != plan.batches.ranks:
+        raise MachineError(
+            f"{trainer.args.world_size} processes train, and the plan is for {plan.batches.ranks}. Plan again"
+        )
+    if isinstance(trainer.model_wrapped, torch.nn.DataParallel):
+        raise MachineError("the model is wrapped in DataParallel, which changes its batches and its loss")
+
+
+def longest_batch(trainer: Any) -> None:
+    """Forward and backward on the longest rows, with room taken for what the optimizer will keep."""
+    rows = trainer.train_dataset
+    longest = np.argsort(-rows.lengths, kind="stable")[: trainer.args.train_batch_size]
+    trained = sum(value.numel() for value in trainer.model.parameters() if value.requires_grad)
+    device = trainer.args.device
+    room = torch.empty(0 if device.type == "cpu" else trained * OPTIMIZER_BYTES, dtype=torch.uint8, device=device)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    trainer.losses = []
+    batch, items = trainer.get_batch_samples(iter([trainer.data_collator(rows.__getitems__(longest))]), 1, device)
+    trainer.current_gradient_accumulation_steps = 1
+    trainer.training_step(model, batch[0], items)
+    del room
+
+
+def cut_batch(trainer: Any) -> None:
+    """The loss of two rows together is that of one and the other, whatever the model class normalises by.
+
+    Raises:
+        UserError: it is not, so that gradient accumulation would change the result.
+    """
+    if not trainer.model_accepts_loss_kwargs and trainer.compute_loss_func is None:
+        return
+    rows = trainer.train_dataset.__getitems__(range(min(2, len(trainer.train_dataset))))
+    trainer.model.eval()
+    batches = [trainer._prepare_inputs(trainer.data_collator(part)) for part in (rows, rows[:1], rows[1:]) if part]
+    items = trainer._get_num_items_in_batch([batches[0]], trainer.args.device)
+    if items is None or len(rows) < 2:
+        return
+    with trainer.compute_loss_context_manager():
+        whole, *parts = (
+            float(trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=items)) for batch in batches
+        )
+    if abs(whole - sum(parts)) > TOLERANCE * max(abs(whole), 1e-6):
+        raise UserError(
+            f"{type(trainer.model).__name__} does not divide its loss by the items of the whole step: two rows have a "
+            f"loss of {whole:.4g} together and {sum(parts):.4g} apart. Write trainer.gradient_accumulation_steps=1"
+        )

@@ -1,0 +1,126 @@
+"""A place in a text is proved among its tokens exactly where tokenizing all that is before it would prove it."""
+
+import random
+
+import pytest
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from finetune.data.cuts import Cuts, Tokenized
+
+CORPUS = ["user assistant hello how are you hallo welt", "one two\n\n\nthree  four", "[INST] say [/INST] so"] * 8
+BITS = [
+    "<|a|>",
+    "<|b|>",
+    "<sep>",
+    "[INST]",
+    "hello",
+    " ",
+    "  ",
+    "\n",
+    "\n\n",
+    "assistant\n",
+    "hallo welt",
+    "é",
+    "猫",
+    "<|",
+    "Word",
+]
+
+
+def byte_level(words):
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+
+
+def byte_level_with_a_space_before(words):
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+
+
+def metaspace_first(words):
+    words.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+
+
+def metaspace_always(words):
+    words.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
+
+
+def llama_before_its_rewrite(words):
+    words.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+
+
+def lines_apart(words):
+    words.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"\s*[\r\n]+|\s+(?!\S)|\s+"), "isolated"),
+            pre_tokenizers.ByteLevel(use_regex=False),
+        ]
+    )
+
+
+def composed_and_lowered(words):
+    words.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+
+
+KINDS = (
+    byte_level, byte_level_with_a_space_before, metaspace_first, metaspace_always, llama_before_its_rewrite,
+    lines_apart, composed_and_lowered,
+)  # fmt: skip
+ADDED = {
+    "plain": {},
+    "taking spaces before": {"lstrip": True},
+    "taking spaces after": {"rstrip": True},
+    "whole words only": {"single_word": True},
+    "found after normalizing": {"normalized": True, "special": False},
+}
+
+
+def tokenizer(kind, added):
+    words = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=False))
+    kind(words)
+    trainer = trainers.BpeTrainer(
+        vocab_size=420, special_tokens=["<unk>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )  # fmt: skip
+    words.train_from_iterator(CORPUS, trainer)
+    options = {"special": True, "normalized": False, **added}
+    words.add_tokens([AddedToken(text, **options) for text in ("<|a|>", "<|b|>", "<sep>", "[INST]", "\n\n")])
+    return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", pad_token="<unk>")
+
+
+def texts(count):
+    numbers = random.Random(23)
+    return ["".join(numbers.choices(BITS, k=numbers.randrange(1, 14))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("added", ADDED.values(), ids=ADDED)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_every_place_of_a_text_is_proved_as_by_its_whole_prefix(kind, added):
+    words = tokenizer(kind, added)
+    cuts = Cuts(words)
+    for text in texts(60):
+        (ids,) = cuts.encode([text])
+        assert ids == words(text, add_special_tokens=False)["input_ids"]
+        row = Tokenized(text, ids)
+        for end, prefix in enumerate(cuts.encode([text[:end] for end in range(len(text) + 1)])):
+            assert cuts.at(row, end) == (len(prefix) if ids[: len(prefix)] == prefix else None), (text, end)
+
+
+def test_what_is_short_is_remembered_and_what_is_long_is_not():
+    cuts = Cuts(tokenizer(byte_level, {}))
+    text = "<|a|>assistant\n" + "hello " * 100
+    (ids,) = cuts.encode([text])
+    row = Tokenized(text, ids)
+    cuts.learn([(row, 15), (row, len(text))])
+    assert set(cuts.known) == {"<|a|>assistant\n", text}
+    cuts.forget()
+    assert set(cuts.known) == {"<|a|>assistant\n"}
+
+
+def test_cuts_of_a_tokenizer_leave_no_trace_of_how_it_cut_before():
+    words = tokenizer(byte_level, {})
+    words(["hello how are you", "x"], padding=True, truncation=True, max_length=2)
+    assert Cuts(words).encode(["hello how are you"]) == [
+        words("hello how are you", add_special_tokens=False).input_ids
+    ]

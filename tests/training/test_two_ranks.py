@@ -1,0 +1,76 @@
+"""Two processes over gloo: they agree on the step they stop at, and none outlives the other for long."""
+
+import os
+import signal
+import time
+
+import cells
+import pytest
+from cells import TWO
+from crash import Kill, both_ended, differences, ended, outcome, output, planned_for_two, two_ranks
+
+from finetune.training import checkpoint, peers
+from finetune.training.peers import Peers
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory) -> dict:
+    return cells.straight_two(tmp_path_factory.mktemp("two"))
+
+
+@pytest.mark.parametrize("signals", [{1: [Kill(5, signal.SIGTERM)]}, {0: [Kill(5, 10)], 1: [Kill(7, 10)]}])
+def test_a_signal_to_any_rank_stops_all_at_one_step_and_the_run_goes_on_to_the_bit(signals, straight, tmp_path):
+    folder = planned_for_two(TWO, tmp_path / "run")
+    assert [end.code for end in both_ended(two_ranks(folder, signals), folder)] == [75, 75]
+    (newest, *_) = checkpoint.found(folder / "checkpoints")
+    assert checkpoint.step_of(newest) in (5, 6)
+    assert {path.name for path in newest.glob("rank-*")} == {"rank-0", "rank-1"}
+    folder = planned_for_two(TWO, folder.path)
+    assert [end.code for end in both_ended(two_ranks(folder), folder)] == [0, 0]
+    assert not differences(straight, outcome(folder.path))
+
+
+def test_the_rank_that_is_left_says_which_one_is_gone(tmp_path):
+    folder = planned_for_two(TWO, tmp_path / "run")
+    pids = two_ranks(folder, {1: [Kill(4)]})
+    assert ended(pids[1], output(folder, 1)).code == -9
+    started = time.monotonic()
+    end = ended(pids[0], output(folder, 0))
+    assert end.code == 3
+    assert time.monotonic() - started < 10
+    assert f"rank 1 (process {pids[1]} on" in end.output
+    assert "is gone without a word" in end.output
+
+
+def beat_of(folder, rank: int, **changed: object) -> None:
+    Peers(folder, rank, 2).tell("running")
+    if changed:
+        import json
+
+        file = folder / f"{rank}.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+
+
+def test_a_rank_that_stands_still_is_missed_after_a_while(tmp_path, monkeypatch):
+    watching = Peers(tmp_path, 0, 2, patience=30)
+    assert watching.missing() is None
+    beat_of(tmp_path, 1, host="elsewhere")
+    assert watching.missing() is None
+    now = time.monotonic()
+    monkeypatch.setattr(peers.time, "monotonic", lambda: now + 31)
+    assert "rank 1" in watching.missing()
+    assert "has stood still for 31 s" in watching.missing()
+    beat_of(tmp_path, 1, host="elsewhere", time=1)
+    assert watching.missing() is None
+
+
+def test_a_failure_is_told_to_the_others_by_its_first_line(tmp_path):
+    with pytest.raises(ValueError, match="broken"), peers.watched(tmp_path, 1, 2):
+        raise ValueError("broken\nby something")
+    assert Peers(tmp_path, 0, 2).missing().endswith(f"(process {os.getpid()} on {os.uname().nodename}) failed: broken")
+
+
+def test_a_rank_that_is_done_is_not_missed(tmp_path):
+    with peers.watched(tmp_path, 1, 2):
+        pass
+    assert Peers(tmp_path, 0, 2).missing() is None
