@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from counting import counted
+from nf4 import packed
 from peft import LoraConfig, get_peft_model
 from shapes import adapted, skeleton
 from transformers import (
@@ -61,6 +62,17 @@ def test_lora_is_within_ten_percent_of_the_count_of_torch():
     count = counted(model(), 4, 256, "bf16")
 
     assert estimate(model(), setup).peak == pytest.approx(count, rel=0.1)
+
+
+def test_qlora_is_within_ten_percent_of_the_count_of_torch():
+    setup = Setup(
+        rows=4, length=256, compute="bf16", frozen="bf16", quantization=NF4, checkpointing=True, device="cpu"
+    )
+
+    predicted = estimate(adapted(llama(torch.bfloat16, layers=2), dropout=0.05), setup).peak
+    count = counted(adapted(packed(llama(torch.bfloat16, layers=2)), dropout=0.05), 4, 256, "bf16", checkpointing=True)
+
+    assert predicted == pytest.approx(count, rel=0.1)
 
 
 def test_gradients_of_accumulated_batches_are_there_in_the_second_forward_pass():
