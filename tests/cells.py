@@ -41,6 +41,7 @@ TWO = tiny_runs.classify(
 )
 EVALUATED = ("trainer.eval_strategy=steps", "trainer.eval_steps=2", "trainer.save_steps=2")
 BEST = (*EVALUATED, "trainer.load_best_model_at_end=true", "trainer.metric_for_best_model=eval_loss")
+EPOCHS = ("trainer.max_steps=-1", "trainer.num_train_epochs=2", "trainer.save_strategy=epoch", "~trainer.save_steps")
 TIED = ("model.config={attention_dropout: 0.1, tie_word_embeddings: true}",)
 MATRIX: dict[str, tuple[Sequence[str], int]] = {
     f"{base} {name}": ([*recipe, *more], step)
@@ -50,6 +51,7 @@ MATRIX: dict[str, tuple[Sequence[str], int]] = {
         "chat": tiny_runs.chat(*SMALL, "model.config={attention_dropout: 0.1}"),
         "chat lora": tiny_runs.chat(*SMALL, *LORA),
         "chat tied": tiny_runs.chat(*SMALL, *TIED),
+        "chat packed": tiny_runs.chat(*SMALL, "packing=best_fit", "tokenizer.max_length=24", *TIED),
     }.items()
     for name, more, step in (
         ("mid-epoch", (), 8),
@@ -59,7 +61,7 @@ MATRIX: dict[str, tuple[Sequence[str], int]] = {
         ("workers", ("trainer.dataloader_num_workers=2",), 7),
         ("best model", BEST, 9),
         ("by length", ("trainer.train_sampling_strategy=group_by_length",), 10),
-        ("epochs", ("trainer.max_steps=-1", "trainer.num_train_epochs=2", "trainer.save_strategy=epoch"), 17),
+        ("epochs", EPOCHS, 17),
     )
 }
 
