@@ -36,6 +36,7 @@ KILLED: dict[str, Sequence[str]] = {
     "full": FULL,
     "lora": tiny_runs.classify(*SMALL, *LORA, "trainer.save_steps=2"),
     "chat": tiny_runs.chat(*SMALL, *LORA, "trainer.save_steps=2"),
+    "masked lm": tiny_runs.masked(*SMALL, DROPOUT, "trainer.save_steps=2"),
     "packed": tiny_runs.chat(*SMALL, *PACKED, "trainer.save_steps=2"),
     "chat full": tiny_runs.chat(*SMALL, "trainer.save_steps=2", "model.config={attention_dropout: 0.1}"),
 }
@@ -44,15 +45,18 @@ TWO = tiny_runs.classify(
 )
 EVALUATED = ("trainer.eval_strategy=steps", "trainer.eval_steps=2", "trainer.save_steps=2")
 BEST = (*EVALUATED, "trainer.load_best_model_at_end=true", "trainer.metric_for_best_model=eval_loss")
+EPOCHS = ("trainer.max_steps=-1", "trainer.num_train_epochs=2", "trainer.save_strategy=epoch", "~trainer.save_steps")
 TIED = ("model.config={attention_dropout: 0.1, tie_word_embeddings: true}",)
 MATRIX: dict[str, tuple[Sequence[str], int]] = {
     f"{base} {name}": ([*recipe, *more], step)
     for base, recipe in {
         "classify": tiny_runs.classify(*SMALL, DROPOUT),
         "classify lora": tiny_runs.classify(*SMALL, *LORA),
+        "masked lm": tiny_runs.masked(*SMALL, DROPOUT),
         "chat": tiny_runs.chat(*SMALL, "model.config={attention_dropout: 0.1}"),
         "chat lora": tiny_runs.chat(*SMALL, *LORA),
         "chat tied": tiny_runs.chat(*SMALL, *TIED),
+        "chat packed": tiny_runs.chat(*SMALL, "packing=best_fit", "tokenizer.max_length=24", *TIED),
     }.items()
     for name, more, step in (
         ("mid-epoch", (), 8),
@@ -62,24 +66,13 @@ MATRIX: dict[str, tuple[Sequence[str], int]] = {
         ("workers", ("trainer.dataloader_num_workers=2",), 7),
         ("best model", BEST, 9),
         ("by length", ("trainer.train_sampling_strategy=group_by_length",), 10),
-        (
-            "epochs",
-            (
-                "trainer.max_steps=-1",
-                "trainer.num_train_epochs=2",
-                "trainer.save_strategy=epoch",
-                "~trainer.save_steps",
-            ),
-            17,
-        ),
+        ("epochs", EPOCHS, 17),
     )
 }
 
-
 MATRIX |= {
-    f"{base} {name}": ([*tiny_runs.chat(*SMALL, *PACKED, *more), *also], step)
-    for base, more in {"packed": (), "packed lora": ("adapter=lora",)}.items()
-    for name, also, step in (
+    f"packed lora {name}": ([*tiny_runs.chat(*SMALL, *PACKED, *LORA), *more], step)
+    for name, more, step in (
         ("mid-epoch", (), 8),
         ("workers", ("global_batch_size=2", "trainer.dataloader_num_workers=2"), 7),
         ("streamed", ("dataset.streaming=true", "dataset.limit=40"), 10),

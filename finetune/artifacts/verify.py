@@ -104,7 +104,7 @@ def compare(folder: RunFolder) -> list[Finding]:
 def _probe(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
     rows = load_rows(plan, "validation")
     shortest = np.argsort(rows.lengths, kind="stable")[:PROBE_ROWS].tolist()
-    batch = plan.config.task.collator(tokenizer)([rows[at] for at in shortest])
+    batch = plan.config.task.scoring_collator(tokenizer)([rows[at] for at in shortest])
     return {name: value[:, :PROBE_TOKENS].contiguous() if value.ndim > 1 else value for name, value in batch.items()}
 
 

@@ -70,15 +70,17 @@ class Encoder:
 
     read: Callable[[dict[str, Any], int], Any]
     """From a raw row and its number to what is tokenized; raises RowError to drop the row with a reason."""
-    tokenize: Callable[[Sequence[Any], int | None], list[dict[str, Any]]]
-    """From read rows to model inputs, one mapping each; a maximum length cuts them, None leaves them whole.
+    tokenize: Callable[[Sequence[Any], int | None], list[Any]]
+    """From read rows to model inputs, a mapping each, or a list of them for a row that is read in several windows; a
+    maximum length cuts them, None leaves them whole.
 
     Raises for all where one row fails: a RowError drops that row, a UserError is about it and refuses the data.
     """
     labels: Literal["ids", "tokens", "row"] = "row"
     """What a label is: `ids`, the id of its token or -100; `tokens`, a number a token; `row`, of the whole row."""
     overlong: str = "error"
-    """What becomes of a row of too many tokens: drop, error, or, for `ids`, truncate_prompt, truncate_end, split."""
+    """What becomes of a row of too many tokens: drop, error, or, for `ids`, truncate_prompt, truncate_end, split;
+    whole, where the encoder has cut what is too long itself."""
     cut: int | None = None
     """Tokens at which the tokenizer itself cuts, for rows that a slice would spoil; the rest is left whole."""
 
@@ -111,6 +113,8 @@ class Task:
     """Keys outside of the task that it never reads, and why."""
     trainer_options: ClassVar[dict[str, Any]] = {}
     """Trainer arguments this task always sets."""
+    answer_metrics: ClassVar[tuple[str, ...]] = ()
+    """For tasks that answer: the metrics of answers as text, where `evaluation.generation.rows` asks for some."""
 
     name: str
 
@@ -160,13 +164,26 @@ class Task:
         """From encoded rows to one padded batch."""
         raise NotImplementedError
 
+    def scoring_collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+        """The collator of rows that are scored, which draws nothing; that of training, unless it draws."""
+        return self.collator(tokenizer)
+
     def weight(self, batch: dict[str, torch.Tensor]) -> int:
         """How many items the mean loss of this batch is a mean over: rows, or trained tokens."""
         return len(batch["labels"])
 
+    def logits(self, output: Any) -> torch.Tensor:
+        """What `outcomes` reduces, of a model's output: a value or a vector for each row or token."""
+        found: torch.Tensor = output.logits
+        return found
+
     def outcomes(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
         """Predictions and references of one batch as small arrays, so that logits are never kept."""
         raise NotImplementedError
+
+    def judged(self, predictions: Any, references: Any, facts: Facts) -> tuple[Any, Any]:
+        """The outcomes of all batches, end to end, as metrics take them."""
+        return predictions, references
 
     def metrics(self, facts: Facts) -> Sequence[str]:
         """The metrics reported when `evaluation.metrics` names none; the first one is the task's score."""
@@ -190,8 +207,8 @@ class Task:
         """
         raise UserError(f"task={self.name} makes up no rows, so it is rehearsed on its own data: dataset.path=FILE")
 
-    def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, str]:
-        """For tasks that generate: what the model is asked of a raw row, and the answer the row gives."""
+    def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, Any]:
+        """For tasks that answer: what the model is asked of a raw row, and the answer the row gives, or several."""
         raise NotImplementedError
 
     def rendered(self, row: dict[str, Any], facts: Facts, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:

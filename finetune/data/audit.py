@@ -37,8 +37,8 @@ def audit(rows: Any, facts: Facts, others: Iterable[Any] = ()) -> dict[str, Any]
         "duplicates": duplicates.count(ids, [ragged(other, "input_ids") for other in others if len(other)]),
     }
     if is_per_token(rows):
-        return {**found, **_trained(ids, _is_trained(rows), facts.get("stops", ()))}
-    return {**found, "labels": _balance([row["labels"] for row in rows], facts)}
+        return {**found, **_trained(ids, _is_trained(rows), facts.get("stops", ())), **_of_tokens(rows, facts)}
+    return {**found, **_of_rows(rows, facts)}
 
 
 def audit_all(rows: dict[str, Any], facts: Facts) -> dict[str, dict[str, Any]]:
@@ -48,7 +48,9 @@ def audit_all(rows: dict[str, Any], facts: Facts) -> dict[str, dict[str, Any]]:
 
 
 def is_per_token(rows: Any) -> bool:
-    """Whether there is a label for each token, and not one for the row."""
+    """Whether there is a label for each token, and not one for the row, or none."""
+    if isinstance(rows, Rows):
+        return "labels" in rows.shards[0].per_token
     first = rows[0]
     return (
         np.ndim(first["labels"]) == 1 and len(first["labels"]) == len(first["input_ids"]) and _whole(first["labels"])
@@ -83,6 +85,24 @@ def _trained(ids: Ragged, trained: Array, stops: Sequence[int]) -> dict[str, Any
         return found
     ended = ids.count(trained & np.isin(ids.values, list(stops))) > 0
     return {**found, "rows with a trained end": int(ended.sum()), "rows without": np.flatnonzero(~ended)[:3].tolist()}
+
+
+def _of_tokens(rows: Any, facts: Facts) -> dict[str, Any]:
+    """How often each label of tokens occurs, where they have names."""
+    names = facts.get("labels")
+    if not names:
+        return {}
+    values = ragged(rows, "labels").values
+    counts = np.bincount(values[values != IGNORED], minlength=len(names))
+    return {"labels": {name: int(number) for name, number in zip(names, counts, strict=True)}}
+
+
+def _of_rows(rows: Any, facts: Facts) -> dict[str, Any]:
+    """How the labels of rows are spread, where a row has one of a few, or a number."""
+    labels = [row["labels"] for row in rows] if "labels" in rows[0] else []
+    if not labels or (np.ndim(labels[0]) and not facts.get("labels")):
+        return {}
+    return {"labels": _balance(labels, facts)}
 
 
 def _balance(labels: Sequence[Any], facts: Facts) -> dict[str, Any]:

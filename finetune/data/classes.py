@@ -74,6 +74,22 @@ def agreed(labels: list[str], brought: Sequence[str]) -> list[str]:
     return [own.get(name.casefold(), name) for name in brought]
 
 
+def names_of(rows: Dataset, column: str) -> list[str]:
+    """The names of all labels in a column of lists: those the data set keeps, else those that occur, sorted.
+
+    Raises:
+        UserError: a row has no list there.
+    """
+    if own := _own_names(rows, column):
+        return own
+    found: set[str] = set()
+    for index, labels in enumerate(rows[column]):
+        if not isinstance(labels, list):
+            raise UserError(f"row {index}: {column} holds {labels!r}, where a list of labels is expected")
+        found.update(map(str, labels))
+    return sorted(found)
+
+
 def reader(rows: Dataset, facts: Facts) -> Callable[[Any, int], Any]:
     """From a raw label and its row's index to what the loss takes; a label that train has not is refused."""
     if facts["problem_type"] == REGRESSION:

@@ -1,9 +1,30 @@
 """Which column plays which role. Knows no task's roles and no rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from finetune.config.suggest import did_you_mean
 from finetune.errors import UserError
+
+
+def detect(
+    names: Sequence[str], given: dict[str, str], usual: Mapping[str, Sequence[str]], optional: Sequence[str] = ()
+) -> dict[str, str]:
+    """Role to column: as given, else the first usual name that is there.
+
+    Args:
+        names: the columns there are.
+        given: role to column, as the user named them.
+        usual: role to the names that data sets use.
+        optional: roles that may be missing.
+    Raises:
+        UserError: a role has no column, or one that is not there.
+    """
+    check(given, names)
+    found = {role: next((name for name in known if name in names), "") for role, known in usual.items()} | given
+    for role, column in found.items():
+        if not column and role not in optional:
+            raise UserError(f"no column for the {role} among {', '.join(names)}. Write dataset.columns.{role}=NAME")
+    return {role: column for role, column in found.items() if column}
 
 
 def check(columns: dict[str, str], names: Sequence[str]) -> None:

@@ -116,13 +116,18 @@ def _tokenized(
         for number, item in rows:
             yield from _alone(number, item, encoder, account)
     else:
-        for (number, item), columns in zip(rows, found, strict=True):
-            yield number, item, columns
+        for (number, item), windows in zip(rows, found, strict=True):
+            yield from ((number, item, columns) for columns in _windows(windows))
+
+
+def _windows(found: Any) -> list[Columns]:
+    """What became of one row: itself, or its windows."""
+    return found if isinstance(found, list) else [found]
 
 
 def _alone(number: int, item: Any, encoder: Encoder, account: Account) -> Iterator[tuple[int, Any, Columns]]:
     try:
-        yield number, item, encoder.tokenize([item], None)[0]
+        yield from ((number, item, columns) for columns in _windows(encoder.tokenize([item], None)[0]))
     except RowError as error:
         account.drop(str(error), number)
     except UserError as error:

@@ -5,6 +5,7 @@ truncate_prompt   tokens before the first trained one are cut off the beginning;
 truncate_end      the row ends early, with no end-of-turn token that was not there
 split             the row becomes several, none longer than allowed
 error             the data is refused
+whole             it stays: the encoder has cut what is too long itself
 """
 
 from dataclasses import dataclass
@@ -56,6 +57,8 @@ def trained(shard: Shard, pieces: Array) -> int:
 
 def _shortened(shard: Shard, pieces: Array, long: Array, limit: Limit, account: Account) -> Array:
     first = np.flatnonzero(long)[0]
+    if limit.overlong == "whole":
+        return pieces
     if limit.overlong == "error":
         raise UserError(
             f"row {shard.numbers[first]} has {shard.lengths[first]} tokens, more than "

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from finetune.config.suggest import did_you_mean
-from finetune.config.task import Facts
 from finetune.data.audit import is_per_token, rank_worst
 from finetune.data.prepare import Prepared
 from finetune.data.ragged import Array, Ragged, ragged
@@ -67,7 +66,8 @@ def shown(prepared: Prepared, choice: Choice) -> list[Shown]:
     if choice.split not in prepared.report:
         raise UserError(f"--split {choice.split}: the data has the splits {', '.join(prepared.report)}")
     rows, heads = prepared.rows(choice.split), heads_of(prepared)
-    return [_shown(rows[at], at, prepared, heads) for at in _chosen(rows, choice)]
+    per_token = is_per_token(rows)
+    return [_shown(rows[at], at, prepared, heads, per_token) for at in _chosen(rows, choice)]
 
 
 def heads_of(prepared: Prepared) -> dict[str, list[int]]:
@@ -98,15 +98,25 @@ def _of_source(rows: Any, order: Sequence[int], source: str) -> list[int]:
     return [at for at in order if at in wanted]
 
 
-def _shown(row: dict[str, Any], index: int, prepared: Prepared, heads: dict[str, list[int]]) -> Shown:
+def _shown(row: dict[str, Any], index: int, prepared: Prepared, heads: dict[str, list[int]], per_token: bool) -> Shown:
     ids = [int(token) for token in row["input_ids"]]
-    per_token = is_per_token([row])
     trained = [int(label) != IGNORED for label in row["labels"]] if per_token else [False] * len(ids)
-    numbers = roles(Ragged(np.asarray(ids), np.asarray([0, len(ids)])), heads)
-    names = [OTHER, *heads]
-    units = list(_units(prepared.tokenizer, ids, [names[number] for number in numbers], trained, documents(row)))
-    label = None if per_token else label_of(row["labels"], prepared.facts)
+    units = list(
+        _units(prepared.tokenizer, ids, _named(row, ids, prepared, heads, per_token), trained, documents(row))
+    )
+    label = label_of(row["labels"], prepared) if "labels" in row and not per_token else None
     return Shown(index, units, len(ids), sum(trained), label)
+
+
+def _named(
+    row: dict[str, Any], ids: list[int], prepared: Prepared, heads: dict[str, list[int]], per_token: bool
+) -> list[str]:
+    """What each token is: the name of its own label, or of who speaks."""
+    labels = prepared.facts.get("labels")
+    if per_token and labels:
+        return [OTHER if label == IGNORED else labels[label] for label in row["labels"]]
+    names = [OTHER, *heads]
+    return [names[number] for number in roles(Ragged(np.asarray(ids), np.asarray([0, len(ids)])), heads)]
 
 
 def _units(
@@ -163,11 +173,11 @@ def documents(row: dict[str, Any]) -> set[int]:
     return set(np.cumsum(lengths)[:-1].tolist()) if lengths is not None else set()
 
 
-def label_of(label: Any, facts: Facts) -> str:
-    """The name of a row's label, or its names or number."""
-    names = facts.get("labels")
+def label_of(label: Any, prepared: Prepared) -> str:
+    """The name of a row's label, or its names, its number, or its text."""
+    names = prepared.facts.get("labels")
     if not names:
-        return str(label)
+        return str(prepared.tokenizer.decode(label)) if np.ndim(label) else str(label)
     if isinstance(label, int | np.integer):
         return str(names[int(label)])
     return ", ".join(name for name, applies in zip(names, label, strict=True) if applies) or "none"

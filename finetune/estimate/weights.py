@@ -76,21 +76,24 @@ def _dtype(parameter: torch.nn.Parameter, is_quantized: bool, model: Any, setup:
 
 
 def quantized_names(model: Any, quantization: dict[str, Any]) -> frozenset[str]:
-    """Frozen weights of linear layers, but those the quantizer leaves alone: heads, tied weights, the last layer."""
+    """Frozen weights of linear layers, but those transformers leaves alone: heads, tied weights, what must be fp32."""
     if quantization["method"] == "none":
         return frozenset()
-    from transformers.quantizers.base import get_keys_to_not_convert
+    from transformers.pytorch_utils import Conv1D
+    from transformers.quantizers.base import HfQuantizer
+    from transformers.quantizers.quantizers_utils import should_convert_module
 
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     skipped = quantization.get("llm_int8_skip_modules") or quantization.get("modules_to_not_convert")
-    left = tuple(get_keys_to_not_convert(base) if skipped is None else skipped)
-    return frozenset(
-        f"{name}.weight"
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear)
+    left = HfQuantizer.get_modules_to_not_convert(base, skipped, base._keep_in_fp32_modules)
+    weights = {
+        id(module.weight)
+        for name, module in base.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D)
         and not module.weight.requires_grad
-        and not any(f".{key}." in f".{name}." for key in left)
-    )
+        and should_convert_module(name.removesuffix(".base_layer"), left)
+    }
+    return frozenset(name for name, weight in model.named_parameters() if id(weight) in weights)
 
 
 def stored_bits(quantization: dict[str, Any]) -> float | None:

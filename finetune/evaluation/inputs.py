@@ -72,5 +72,19 @@ def texts(side: str, values: Any) -> Array:
     return np.array([value.strip() for value in values], dtype=object)
 
 
+def sequences(side: str, values: Any) -> Array:
+    """A list of tags an example, (n,).
+
+    Raises:
+        UserError: they are something else.
+    """
+    found = np.empty(len(values), dtype=object)
+    for at, value in enumerate(values):
+        if isinstance(value, str) or not all(isinstance(tag, str) for tag in value):
+            raise UserError(f"The {side} must be a list of tags an example.")
+        found[at] = list(value)
+    return found
+
+
 def _described(array: Array) -> str:
     return f"{array.dtype.name} of shape {array.shape}"

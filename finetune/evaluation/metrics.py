@@ -5,6 +5,7 @@ models, tasks or files.
     class ids, (n,)                               matthews_correlation
     numbers, (n,)                                 pearson spearman mse rmse mae r2
     strings, (n,)                                 exact_match
+    lists of tags, (n,)                           entity_f1 entity_precision entity_recall tag_accuracy
 
 `f1`, `precision` and `recall` are the unweighted mean over classes (macro), for two classes too, as in scikit-learn's
 `average="macro"`. The classes are those that occur in predictions or references. With 0/1 labels, `accuracy` counts
@@ -202,7 +203,7 @@ def _features(predictions: str, references: str) -> Features:
     from datasets import Features, List, Value
 
     def column(kind: str) -> Value | List:
-        return List(Value("float64")) if kind == "float64s" else Value(kind)
+        return List(Value(kind.removesuffix("s"))) if kind.endswith("s") else Value(kind)
 
     return Features({"predictions": column(predictions), "references": column(references)})
 
@@ -219,6 +220,7 @@ class Metric:
 # `float64s` is a column of rows. Class ids are float columns too: an integer column cuts 0.7 down to 0 without a word.
 LABEL_COLUMNS = (("float64s", "float64s"), ("float64", "float64"))
 NUMBER_COLUMNS = (("float64", "float64"),)
+TAG_COLUMNS = (("strings", "strings"),)
 TEXT_COLUMNS = (("string", "string"),)
 ANY_KIND = ("string", "float64s", "float64")
 ANY_COLUMNS = [(predictions, references) for predictions in ANY_KIND for references in ANY_KIND]
@@ -238,4 +240,8 @@ METRICS: Mapping[str, Metric] = {
     "mae": Metric(scores.mae, inputs.numbers, NUMBER_COLUMNS),
     "r2": Metric(scores.r2, inputs.numbers, NUMBER_COLUMNS),
     "exact_match": Metric(scores.accuracy, inputs.texts, TEXT_COLUMNS),
+    "entity_f1": Metric(scores.entity_f1, inputs.sequences, TAG_COLUMNS),
+    "entity_precision": Metric(scores.entity_precision, inputs.sequences, TAG_COLUMNS),
+    "entity_recall": Metric(scores.entity_recall, inputs.sequences, TAG_COLUMNS),
+    "tag_accuracy": Metric(scores.tag_accuracy, inputs.sequences, TAG_COLUMNS),
 }

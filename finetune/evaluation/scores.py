@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -77,6 +78,55 @@ def recall(predictions: Array, references: Array) -> float:
     """Mean over classes of the share of occurrences that are found."""
     counts = Counts.of(predictions, references)
     return float(_ratio(counts.correct, counts.expected).mean())
+
+
+Entity = tuple[int, str, int, int]
+"""Number of the example, label, first word, and the word behind the last."""
+
+
+def entities(examples: Sequence[Sequence[str]] | Array) -> set[Entity]:
+    """The entities that tags mark, as conlleval reads them: `I-` begins one where none of its label is open."""
+    found: set[Entity] = set()
+    for number, tags in enumerate(examples):
+        begin, open_label = 0, ""
+        for at, tag in enumerate([*tags, "O"]):
+            prefix, _, label = tag.partition("-")
+            goes_on = prefix in ("I", "E") and label == open_label
+            if open_label and not goes_on:
+                found.add((number, open_label, begin, at))
+                open_label = ""
+            if tag != "O" and not goes_on:
+                begin, open_label = at, label
+    return found
+
+
+def _entity_counts(predictions: Array, references: Array) -> tuple[int, int, int]:
+    predicted, expected = entities(predictions), entities(references)
+    return len(predicted & expected), len(predicted), len(expected)
+
+
+def entity_precision(predictions: Array, references: Array) -> float:
+    """Share of predicted entities that are right in label and in both ends."""
+    right, predicted, _ = _entity_counts(predictions, references)
+    return float(_ratio(right, predicted))
+
+
+def entity_recall(predictions: Array, references: Array) -> float:
+    """Share of expected entities that are found, in label and in both ends."""
+    right, _, expected = _entity_counts(predictions, references)
+    return float(_ratio(right, expected))
+
+
+def entity_f1(predictions: Array, references: Array) -> float:
+    """Harmonic mean of both, over all entities together: seqeval's `overall_f1`."""
+    right, predicted, expected = _entity_counts(predictions, references)
+    return float(_ratio(2 * right, predicted + expected))
+
+
+def tag_accuracy(predictions: Array, references: Array) -> float:
+    """Share of tags that are right."""
+    pairs = [pair for one, other in zip(predictions, references, strict=True) for pair in zip(one, other, strict=True)]
+    return sum(predicted == expected for predicted, expected in pairs) / max(len(pairs), 1)
 
 
 def matthews(predictions: Array, references: Array) -> float:

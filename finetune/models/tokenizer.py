@@ -55,6 +55,11 @@ def max_length(config: TokenizerConfig, tokenizer: PreTrainedTokenizerBase, mode
     return config.max_length or min(limits)
 
 
+def max_length_of(tokenizer: PreTrainedTokenizerBase, model: PretrainedConfig) -> int:
+    """Tokens a text may have by what the model and its tokenizer say alone."""
+    return max_length(TokenizerConfig(), tokenizer, model)
+
+
 def _positions(model: PretrainedConfig) -> int | None:
     """Tokens the model has positions for; some count them from behind the pad token, and the first ones are lost."""
     positions: int | None = getattr(model, "max_position_embeddings", None)

@@ -125,7 +125,9 @@ class SequenceClassification(Task):
         """The label with its confidence. An input is a text, a pair of texts, or a row with the trained columns."""
         import torch
 
-        cut = options.get("max_length") or _limit(model, tokenizer)
+        from finetune.models.tokenizer import max_length_of
+
+        cut = options.get("max_length") or max_length_of(tokenizer, model.config)
         for number, item in enumerate(inputs):
             texts = _texts(item, number, options.get("columns", {}))
             encoded = tokenizer(*texts, return_tensors="pt", truncation=True, max_length=cut).to(model.device)
@@ -181,14 +183,6 @@ def _texts(item: Any, number: int, columns: dict[str, str]) -> list[str]:
         return _written(texts)
     except RowError as error:
         raise UserError(f"input {number}: {error}") from None
-
-
-def _limit(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens a text may have."""
-    from finetune.config.schema import TokenizerConfig
-    from finetune.models.tokenizer import max_length
-
-    return max_length(TokenizerConfig(), tokenizer, model.config)
 
 
 def _answer(logits: torch.Tensor, config: Any) -> dict[str, Any]:

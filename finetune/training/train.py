@@ -147,7 +147,9 @@ def evaluation_of(plan: Plan, words: PreTrainedTokenizerBase) -> Evaluation:
     size = config.evaluation.batch_size or plan.arguments.get("per_device_eval_batch_size", plan.batches.per_device)
     wanted = config.evaluation.metrics
     names = config.task.metrics(plan.facts) if wanted is None else wanted
-    return Evaluation(config.task, plan.facts, config.task.collator(words), plan.precision.compute, size, tuple(names))
+    return Evaluation(
+        config.task, plan.facts, config.task.scoring_collator(words), plan.precision.compute, size, tuple(names)
+    )
 
 
 def load_base(plan: Plan) -> Loaded:

@@ -42,8 +42,8 @@ SHAPES = {
 }  # fmt: skip
 
 
-def skeleton(name, *, dtype=torch.float32, lora=False, trainable=torch.float32, layers=None, dropout=0.0):
-    """A model of that shape on the meta device, with LoRA on every linear layer where asked."""
+def skeleton(name, *, dtype=torch.float32, layers=None):
+    """A model of that shape on the meta device."""
     auto, config_class, values = SHAPES[name]
     config = getattr(transformers, config_class)(**values)
     if layers:
@@ -53,11 +53,13 @@ def skeleton(name, *, dtype=torch.float32, lora=False, trainable=torch.float32, 
         if hasattr(config, "layer_types"):
             config.layer_types = config.layer_types[:layers]
     with torch.device("meta"):
-        model = getattr(transformers, auto).from_config(config, dtype=dtype)
-    if not lora:
-        return model
-    model = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear", lora_dropout=dropout),
-                           autocast_adapter_dtype=False)  # fmt: skip
+        return getattr(transformers, auto).from_config(config, dtype=dtype)
+
+
+def adapted(model, trainable=torch.float32, dropout=0.0):
+    """LoRA on every linear layer, trained in a dtype of its own."""
+    config = LoraConfig(r=16, target_modules="all-linear", lora_dropout=dropout)
+    model = get_peft_model(model, config, autocast_adapter_dtype=False)
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(trainable)

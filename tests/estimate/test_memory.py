@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 from counting import counted
+from nf4 import packed
 from peft import LoraConfig, get_peft_model
-from shapes import skeleton
+from shapes import adapted, skeleton
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -63,6 +64,17 @@ def test_lora_is_within_ten_percent_of_the_count_of_torch():
     assert estimate(model(), setup).peak == pytest.approx(count, rel=0.1)
 
 
+def test_qlora_is_within_ten_percent_of_the_count_of_torch():
+    setup = Setup(
+        rows=4, length=256, compute="bf16", frozen="bf16", quantization=NF4, checkpointing=True, device="cpu"
+    )
+
+    predicted = estimate(adapted(llama(torch.bfloat16, layers=2), dropout=0.05), setup).peak
+    count = counted(adapted(packed(llama(torch.bfloat16, layers=2)), dropout=0.05), 4, 256, "bf16", checkpointing=True)
+
+    assert predicted == pytest.approx(count, rel=0.1)
+
+
 def test_gradients_of_accumulated_batches_are_there_in_the_second_forward_pass():
     once, twice = (estimate(llama(), Setup(rows=4, length=256, accumulation=count, device="cpu")) for count in (1, 2))
 
@@ -86,7 +98,7 @@ def test_a_published_qlora_is_met():
     common = {"rows": 2, "length": 2048, "trainable": "bf16", "beside_quantized": "bf16", "checkpointing": True,
               "loss": "chunked", "attention": "packed", "quantization": NF4}  # fmt: skip
     four, eight = (
-        estimate(skeleton("meta-llama/Llama-3.1-8B", dtype=torch.bfloat16, lora=True, layers=count), Setup(**common))
+        estimate(adapted(skeleton("meta-llama/Llama-3.1-8B", dtype=torch.bfloat16, layers=count)), Setup(**common))
         for count in (2, 4)
     )
     whole = four.peak + (eight.peak - four.peak) * 15
