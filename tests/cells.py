@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import tiny_runs
 from crash import (
     SMALL,
@@ -26,6 +28,7 @@ from crash import (
 from safetensors.torch import load_file
 
 from finetune.plan.run_folder import RunFolder
+from finetune.training import peers
 
 DROPOUT = "model.config={hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1}"
 FULL = tiny_runs.classify(*SMALL, DROPOUT, "trainer.save_steps=2")
@@ -187,7 +190,25 @@ def lost_rank(base: Path) -> tuple[int, int, str]:
             cases += 1
             good = first.code and other.code and seconds < 10 and named
             wrong += [] if good else [(cause, rank, first.code, other.code, round(seconds), other.output[-300:])]
-    return cases, cases - len(wrong), str(wrong or "")
+    wrong += [("stood still", rank) for rank in (0, 1) if not is_missed(rank, base / f"still{rank}")]
+    return cases + 2, cases + 2 - len(wrong), str(wrong or "")
+
+
+def is_missed(rank: int, path: Path) -> bool:
+    """Whether a rank that stands still ends the other within the patience and five seconds, by its name."""
+    folder, patience = planned_for_two(TWO, path), 5.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(peers.watched.__wrapped__, "__defaults__", (patience,))
+        pids = two_ranks(folder, {rank: [Kill(8, signal.SIGSTOP)]})
+    os.waitpid(pids[rank], os.WUNTRACED)
+    started = time.monotonic()
+    other = ended(pids[1 - rank], output(folder, 1 - rank), 60)
+    seconds = time.monotonic() - started
+    os.kill(pids[rank], signal.SIGKILL)
+    ended(pids[rank], output(folder, rank))
+    return (
+        other.code == 3 and seconds < patience + 5 and f"rank {rank}" in other.output and "stood still" in other.output
+    )
 
 
 def all_finite(folder: Path) -> bool:

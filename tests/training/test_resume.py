@@ -12,6 +12,7 @@ import pytest
 import tiny_runs
 from cells import KILLED, MATRIX, REFUSED
 from crash import SMALL, Kill, differences, ended, forked, once, outcome, trained
+from transformers import EarlyStoppingCallback
 
 from finetune import run
 from finetune.plan.run_folder import RunFolder
@@ -52,6 +53,18 @@ def test_killed_and_resumed_is_never_killed(cell, tmp_path):
     assert once(partial(trained, recipe, whole), whole).code == 0
     assert once(partial(trained, recipe, parts, [Kill(step)]), parts).code == -9
     assert once(partial(trained, recipe, parts), parts).code == 0
+    assert not differences(outcome(whole), outcome(parts))
+
+
+def test_a_run_that_is_resumed_stops_as_early_as_it_would_have(tmp_path):
+    recipe, _ = MATRIX["classify best model"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    # Nothing is ever that much better: the first of the evaluations at every second step stays the best.
+    stopper = partial(EarlyStoppingCallback, early_stopping_patience=3, early_stopping_threshold=100.0)
+    assert once(partial(trained, recipe, whole, [stopper()]), whole).code == 0
+    assert once(partial(trained, recipe, parts, [stopper(), Kill(5)]), parts).code == -9
+    assert once(partial(trained, recipe, parts, [stopper()]), parts).code == 0
+    assert outcome(whole)["state"]["global_step"] == 8
     assert not differences(outcome(whole), outcome(parts))
 
 
