@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,7 @@ import pytest
 import tiny_runs
 import torch
 from safetensors.torch import load_file
+from tqdm import tqdm
 from transformers import TrainerCallback
 
 from finetune import run, worker
@@ -31,6 +33,9 @@ from finetune.errors import FinetuneError, Stopped
 from finetune.plan import checks, environment
 from finetune.plan.run_folder import RunFolder
 from finetune.training import train
+
+# The lock of progress bars is a semaphore that forked processes share: one that is killed holding it stops all others.
+tqdm.set_lock(threading.RLock())
 
 # Steps that are short, saved often and draw random numbers: dropout, a shuffled order, a part of a batch at the end.
 SMALL = (
