@@ -183,7 +183,11 @@ def _share_of_experts(config: Any) -> float:
 
 def _work(run: Run, setup: Setup, counted: dict[str, Any]) -> duration.Work:
     """What there is to compute in all steps."""
-    notes, rows = run.prepared.report["train"]["notes"], run.batches.rows
-    mean = notes["tokens"] / max(rows, 1)
-    tokens = int(mean * run.batches.global_batch * run.batches.total_steps)
-    return duration.Work(tokens=tokens, length=mean, checkpointing=setup.checkpointing, **counted["work"])
+    step = tokens_of_step(run.prepared.report, run.batches)
+    tokens, length = int(step * run.batches.total_steps), step / run.batches.global_batch
+    return duration.Work(tokens=tokens, length=length, checkpointing=setup.checkpointing, **counted["work"])
+
+
+def tokens_of_step(report: dict[str, Any], batches: Batches) -> float:
+    """Mean tokens of a step, over all ranks."""
+    return float(report["train"]["notes"]["tokens"] / max(batches.rows, 1) * batches.global_batch)

@@ -35,6 +35,8 @@ class Peers:
         self.folder, self.rank, self.patience = folder, rank, patience
         self.others = [number for number in range(ranks) if number != rank]
         self.seen: dict[int, tuple[Any, float]] = {}
+        # Left by the processes that worked on the run before: the others may begin later than this one.
+        self.stale = {number: self._beat(number) for number in self.others}
         self.over = threading.Event()
 
     def tell(self, state: str, why: str = "") -> None:
@@ -54,7 +56,7 @@ class Peers:
         if beat != last or number not in self.seen:
             self.seen[number] = (beat, now)
             since = now
-        if beat is None:
+        if beat is None or beat == self.stale[number]:
             return None  # it has not begun
         who = f"rank {number} (process {beat['pid']} on {beat['host']})"
         if beat["state"] == "failed":
@@ -85,7 +87,7 @@ class Peers:
         while not self.over.wait(BEAT):
             self.tell("running")
             gone = self.missing()
-            if gone and not self.over.wait(GRACE):
+            if gone and not self.over.wait(GRACE) and (gone := self.missing()):
                 print(f"finetune: rank {self.rank} ends, because {gone}", file=sys.stderr, flush=True)
                 self.tell("failed", gone)
                 os._exit(ENVIRONMENT)
