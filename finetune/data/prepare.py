@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # seconds of imports, which what is prepared already does wit
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 # Raised when the code that puts rows together changes what it makes.
-VERSION = 1
+VERSION = 2
 NOT_OF_ROWS = ("path", "sources", "max_dropped")
 """Keys of a data set that decide no row, or are in the key by what they stand for."""
 SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken")

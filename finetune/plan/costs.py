@@ -183,7 +183,6 @@ def _share_of_experts(config: Any) -> float:
 
 def _work(run: Run, setup: Setup, counted: dict[str, Any]) -> duration.Work:
     """What there is to compute in all steps."""
-    notes, rows = run.prepared.report["train"]["notes"], run.batches.rows
-    mean = notes["tokens"] / max(rows, 1)
+    mean = run.prepared.report["train"]["tokens"] / max(run.batches.rows, 1)
     tokens = int(mean * run.batches.global_batch * run.batches.total_steps)
     return duration.Work(tokens=tokens, length=mean, checkpointing=setup.checkpointing, **counted["work"])
