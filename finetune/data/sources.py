@@ -125,6 +125,7 @@ def absolute(named: Any, root: Path) -> Any:
     if isinstance(named, list):
         return [absolute(part, root) for part in named]
     if not (root / named).is_file() and (Path(named).is_absolute() or not list(root.glob(named))):
-        names = [file.name for file in root.iterdir()]
-        raise UserError(f"dataset.data_files: {named} is not in {root.name}. {did_you_mean(named, names)}".rstrip())
+        hint = did_you_mean(named, [file.name for file in root.iterdir()])
+        hint = hint or "Write dataset.data_files=null to read dataset.path by itself"
+        raise UserError(f"dataset.data_files: {named} is not in {root.name}. {hint}")
     return str(root / named)
