@@ -84,7 +84,8 @@ def _trained(ids: Ragged, trained: Array, stops: Sequence[int]) -> dict[str, Any
     found = {"tokens": len(ids.values), "trained tokens": int(trained.sum())}
     if not stops:
         return found
-    ended = ids.count(trained & np.isin(ids.values, list(stops))) > 0
+    ends = trained & np.logical_or.reduce([ids.values == stop for stop in stops])
+    ended = ids.count(ends) > 0
     return {**found, "rows with a trained end": int(ended.sum()), "rows without": np.flatnonzero(~ended)[:3].tolist()}
 
 

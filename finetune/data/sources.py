@@ -5,7 +5,7 @@ Knows paths and names. Reads no row.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled  # type: igno
 from finetune.config import recipes
 from finetune.config.data import DatasetConfig, SourceConfig
 from finetune.config.suggest import did_you_mean
-from finetune.data.files import file_hash
+from finetune.data.files import check, file_hash
 from finetune.errors import UserError
 
 FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".arrow": "arrow", ".txt": "text"}
@@ -77,6 +77,17 @@ def identity(config: DatasetConfig) -> Any:
         return [config.path, HfApi().dataset_info(str(config.path), revision=config.revision, timeout=10).sha]
     except (HTTPError, OfflineModeIsEnabled, OSError, ValueError):
         return None
+
+
+def check_files(sources: Iterable[DataSource]) -> None:
+    """Say where a file of the sources cannot be read.
+
+    Raises:
+        UserError: file and line.
+    """
+    for source in sources:
+        if target := local(str(source.config.path)):
+            check(sorted(files_of(target, source.config)))
 
 
 def base(target: Path) -> Path:
