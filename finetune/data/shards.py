@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -27,6 +27,8 @@ Array = NDArray[Any]
 Columns = dict[str, Any]
 COLUMNS = "columns.json"
 IGNORED = -100
+BLOCK = 1 << 22
+"""Tokens that are summed at once."""
 TOKEN_DTYPES = {"token_type_ids": "int8", "attention_mask": "int8"}
 
 
@@ -104,6 +106,20 @@ def _first(part: Part, labels: str) -> Array:
     trained = np.flatnonzero(values if labels == "ids" else values != IGNORED)
     begins = np.cumsum(lengths) - lengths
     return np.asarray(trained[np.searchsorted(trained, begins)] - begins, np.int32)
+
+
+def count_by_row(mask: Array, offsets: Array) -> Array:
+    """How many values between each two offsets are true; shape (rows,).
+
+    In blocks: numpy makes a copy of eight bytes a token of all that it sums at once.
+    """
+    counts = np.zeros(len(offsets) - 1, np.int64)
+    edges = np.searchsorted(offsets, np.append(np.arange(0, offsets[-1], BLOCK), offsets[-1]))
+    for first, last in pairwise(np.unique(edges)):
+        full = first + np.flatnonzero(np.diff(offsets[first : last + 1]))
+        values = mask[offsets[first] : offsets[last]]
+        counts[full] = np.add.reduceat(values, offsets[full] - offsets[first], dtype=np.int64)
+    return counts
 
 
 class Writer:

@@ -190,4 +190,4 @@ def _work(run: Run, setup: Setup, counted: dict[str, Any]) -> duration.Work:
 
 def tokens_of_step(report: dict[str, Any], batches: Batches) -> float:
     """Mean tokens of a step, over all ranks."""
-    return float(report["train"]["notes"]["tokens"] / max(batches.rows, 1) * batches.global_batch)
+    return float(report["train"]["tokens"] / max(batches.rows, 1) * batches.global_batch)
