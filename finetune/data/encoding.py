@@ -102,7 +102,9 @@ def _part(rows: Dataset, numbers: range, encoder: Encoder) -> Encoded:
         readable = list(_readable(batch, _rows(rows, batch), encoder, account))
         encoded = list(_tokenized(readable, encoder, account, cut=None))
         kept += _trainable(_shortened(encoded, encoder, account), encoder, account)
-    return (part_of([at for at, _ in kept], [row for _, row in kept], encoder.labels) if kept else None), account
+    if not kept:
+        return None, account
+    return part_of([at for at, _ in kept], [row for _, row in kept], encoder.labels, encoder.lists), account
 
 
 def _rows(rows: Dataset, batch: range) -> list[dict[str, Any]]:

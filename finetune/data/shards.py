@@ -50,17 +50,19 @@ class Part:
     """Of `input_ids`, and of each list that does not follow the tokens."""
 
 
-def part_of(numbers: Sequence[int], rows: Sequence[Columns], labels: str) -> Part:
+def part_of(numbers: Sequence[int], rows: Sequence[Columns], labels: str, lists: Sequence[str] = ()) -> Part:
     """The arrays of encoded rows.
 
     Args:
         numbers: of the rows in their source.
         labels: what a label is: `ids`, the id of its token or -100; `tokens`, a number a token; `row`, of the row.
+        lists: columns that hold a list a row, which does not follow the tokens.
     """
+    apart = {*lists, *(["labels"] if labels == "row" else [])}
     lengths = np.fromiter((len(row["input_ids"]) for row in rows), np.int64, len(rows))
     part = Part({}, {}, {"input_ids": lengths})
     for name in rows[0]:
-        _add(part, name, [row[name] for row in rows], follows=name != "labels" or labels != "row")
+        _add(part, name, [row[name] for row in rows], follows=name not in apart)
     if labels == "ids":
         _mask(part)
     part.columns.update(row=Column("row", "int64"), first=Column("row", "int32"))

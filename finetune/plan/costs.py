@@ -60,6 +60,8 @@ class Run:
     batches: Batches
     arguments: dict[str, Any]
     """Of the trainer, with the library's defaults."""
+    fresh: tuple[str, ...]
+    """Heads that the base does not bring."""
 
 
 def costs(run: Run) -> Costs:
@@ -136,7 +138,7 @@ def _counted(run: Run, setup: Setup, available: int | None) -> dict[str, Any]:
     """Everything that needs a skeleton."""
     from finetune.estimate import memory
 
-    skeletons = Skeletons(run.config, run.prepared)
+    skeletons = Skeletons(run.config, run.prepared, run.fresh)
     found = memory.estimate(skeletons.own, setup)
     space = disk.disk(skeletons.own, setup, 0, 0, run.config.output_dir)
     fits = available is None or found.needed <= available
