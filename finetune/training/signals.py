@@ -8,7 +8,7 @@ once. A second Ctrl-C ends it at once wherever it is.
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -29,13 +29,17 @@ class Request:
     def __init__(self) -> None:
         self.by: str | None = None
         self.in_steps = False
+        self.pass_on: Callable[[str], None] | None = None
+        """Whom the work is left to, where it is not done in this process."""
 
     def note(self, number: int, _: FrameType | None) -> None:
         """The handler: nothing is done here but to remember, or to leave where nothing would be lost."""
         if self.by and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.by = signal.Signals(number).name
-        if not self.in_steps:
+        if self.pass_on:
+            self.pass_on(self.by)
+        elif not self.in_steps:
             raise Stopped(f"stopped by {self.by}")
 
 
