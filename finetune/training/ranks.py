@@ -3,6 +3,7 @@
 Every function is a no-op of one process where there is no process group, so that callers need no second path.
 """
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
@@ -20,8 +21,8 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """This process's number among them."""
-    return dist.get_rank() if world_size() > 1 else 0
+    """This process's number among them; before they have met, the one that it was started with."""
+    return dist.get_rank() if world_size() > 1 else int(os.environ.get("RANK", "0"))
 
 
 def is_first() -> bool:

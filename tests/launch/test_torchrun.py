@@ -50,8 +50,9 @@ def is_alive(process: int) -> bool:
         return False
 
 
-def wait_for_steps(folder: Path) -> None:
-    for _ in range(1200):
+def wait_for_steps(folder: Path, run: subprocess.Popen) -> None:
+    for _ in range(600):
+        assert run.poll() is None, run.communicate()
         if (folder / "metrics.jsonl").is_file() and len(beats(folder)) == 2:
             return
         time.sleep(0.1)
@@ -89,7 +90,7 @@ def test_torchrun_typed_by_the_user_is_the_same_run(one, tmp_path):
 
 def test_a_signal_stops_all_at_a_checkpoint_and_no_one_is_left(tmp_path):
     run = train(tmp_path / "run", *TWO, *LONG)
-    wait_for_steps(tmp_path / "run")
+    wait_for_steps(tmp_path / "run", run)
     run.send_signal(signal.SIGTERM)
     _, errors = run.communicate(timeout=60)
     assert run.returncode == 75, errors
@@ -101,7 +102,7 @@ def test_a_signal_stops_all_at_a_checkpoint_and_no_one_is_left(tmp_path):
 @pytest.mark.parametrize("killed", ["a rank", "the parent"])
 def test_whoever_is_killed_all_end_within_ten_seconds(killed, tmp_path):
     run = train(tmp_path / "run", *TWO, *LONG)
-    wait_for_steps(tmp_path / "run")
+    wait_for_steps(tmp_path / "run", run)
     ranks = [beat["pid"] for beat in beats(tmp_path / "run")]
     begun = time.monotonic()
     os.kill(ranks[1] if killed == "a rank" else run.pid, signal.SIGKILL)

@@ -9,7 +9,7 @@ import pytest
 from cells import TWO
 from crash import Fail, Kill, both_ended, differences, ended, outcome, output, planned_for_two, two_ranks
 
-from finetune.training import checkpoint, peers
+from finetune.training import checkpoint, peers, ranks
 from finetune.training.peers import Peers
 
 
@@ -100,3 +100,10 @@ def test_a_rank_that_is_done_is_not_missed(tmp_path):
     with peers.watched(tmp_path, 1, 2):
         pass
     assert Peers(tmp_path, 0, 2).missing() is None
+
+
+def test_only_the_first_rank_writes_before_the_ranks_have_met(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert not ranks.is_first()
+    monkeypatch.setenv("RANK", "0")
+    assert ranks.is_first()
