@@ -13,7 +13,7 @@ from pathlib import Path
 
 from finetune import verbs
 from finetune.config.written import printable
-from finetune.errors import DONE, OUR_FAULT, USER, FinetuneError
+from finetune.errors import DONE, OUR_FAULT, USER, FinetuneError, Stopped
 
 Verb = Callable[[argparse.Namespace], None]
 OVERRIDES = "Hydra overrides: recipe=NAME or recipe=./mine.yaml, group=option, key=value"
@@ -45,7 +45,7 @@ def _guarded(verb: Verb, options: argparse.Namespace) -> int:
     try:
         _take_in(getattr(options, "config_dir", None))
         verb(options)
-    except FinetuneError as error:
+    except (FinetuneError, Stopped) as error:
         print(f"finetune: {printable(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:

@@ -5,7 +5,7 @@ FinetuneError        1   a fault of this program
     ConfigError      2   every problem of a config at once
   MachineError       3   the machine: a package, a credential, a service
     MissingExtra     3   says which extra to install
-  Stopped           75   a run that was asked to stop, did so at a checkpoint, and can be resumed
+Stopped             75   a run that was asked to stop did so, and can be resumed
 """
 
 from collections.abc import Sequence
@@ -40,8 +40,11 @@ class MissingExtra(MachineError):
         super().__init__(f'{package} is not installed. Install it with: pip install "{DISTRIBUTION}[{extra}]"')
 
 
-class Stopped(FinetuneError):
-    """The run was asked to stop and can be resumed; the message says how."""
+class Stopped(BaseException):
+    """The run was asked to stop and can be resumed; the message says how.
+
+    Raised where a signal comes, so no library's `except Exception` may take it for a fault of its own.
+    """
 
     exit_code = RESUMABLE
 

@@ -1,5 +1,6 @@
 """The program: the straight line from a config to a verified model."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -25,6 +26,8 @@ from finetune.training import signals
 from finetune.training.signals import Request
 from finetune.worker import rank_of
 
+log = logging.getLogger(__name__)
+
 RENDERED_ROWS = 8
 SAVED = ("saved", "verified", "published")
 DONE = ("verified", "published")
@@ -39,22 +42,24 @@ def run(config: Config, notes: Sequence[str] = (), tell: Callable[[RunFolder], N
         PlanError: a check of the plan failed.
         Stopped: the run was asked to stop, and can be resumed.
     """
-    with ExitStack() as held:
-        launch = launching.here if tell else launching.of(config.launch)
-        if config.run_folder:
-            held.enter_context(RunFolder(Path(config.run_folder).expanduser()).locked())
-        made, prepared = planned(config, notes)
-        refuse_failed(made.checks)
-        folder = run_folder(made, prepared)
-        if not config.run_folder:
-            held.enter_context(folder.locked())
-        held.enter_context(folder.logged())
-        if tell:
-            tell(folder)
-        try:
-            complete(folder, made, held.enter_context(signals.heard()), launch)
-        except Stopped as stopped:
-            raise Stopped(f"{stopped}. Go on with: finetune resume {folder.path}") from None
+    folder = None
+    launch = launching.here if tell else launching.of(config.launch)
+    try:
+        with signals.heard() as request, ExitStack() as held:
+            if config.run_folder:
+                held.enter_context(RunFolder(Path(config.run_folder).expanduser()).locked())
+            made, prepared = planned(config, notes)
+            refuse_failed(made.checks)
+            folder = run_folder(made, prepared)
+            if not config.run_folder:
+                held.enter_context(folder.locked())
+            held.enter_context(folder.logged())
+            if tell:
+                tell(folder)
+            complete(folder, made, request, launch)
+    except Stopped as stopped:
+        way_on = f"Go on with: finetune resume {folder.path}" if folder else "Go on with the same command"
+        raise Stopped(f"{stopped}. {way_on}") from None
     return folder
 
 
@@ -77,10 +82,11 @@ def run_as_rank(place: Place, load: Callable[[], tuple[Config, Sequence[str]]]) 
 
 def complete(folder: RunFolder, made: Plan, request: Request, launch: Launch) -> None:
     """The stages that are still to be done."""
+    if folder.stage in DONE:
+        log.info("%s is finished; a longer run goes on with checkpoint.accept=[total_steps]", folder.path)
     if folder.stage not in SAVED:
         launch(folder, made, request)
-    if folder.stage not in DONE:
-        finish(folder, made)
+    finish(folder, made)
 
 
 def of_folder(path: str, overrides: Sequence[str], back_to: int | None) -> tuple[Config, Sequence[str]]:
@@ -156,9 +162,10 @@ def _asked(made: Plan, prepared: Prepared) -> Iterator[dict]:
 
 
 def finish(folder: RunFolder, made: Plan) -> None:
-    """Verify in a fresh process, then publish if asked."""
-    verify.run(folder)
-    folder.reached("verified")
-    if made.config.publish.to == "hub":
+    """Verify in a fresh process, then publish if asked; what is done already is not done again."""
+    if folder.stage not in DONE:
+        verify.run(folder)
+        folder.reached("verified")
+    if made.config.publish.to == "hub" and folder.stage != "published":
         publish.publish(folder, made.config.publish)
         folder.reached("published")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 import tiny_runs
 from crash import (
     SMALL,
@@ -26,14 +28,19 @@ from crash import (
 from safetensors.torch import load_file
 
 from finetune.plan.run_folder import RunFolder
+from finetune.training import peers
 
 DROPOUT = "model.config={hidden_dropout_prob: 0.1, attention_probs_dropout_prob: 0.1}"
 FULL = tiny_runs.classify(*SMALL, DROPOUT, "trainer.save_steps=2")
 LORA = ("adapter=lora", "adapter.lora_dropout=0.1")
+PACKED = ("packing=best_fit", "tokenizer.max_length=48", "trainer.per_device_train_batch_size=1",
+          "model.config={attention_dropout: 0.1}")  # fmt: skip
 KILLED: dict[str, Sequence[str]] = {
     "full": FULL,
     "lora": tiny_runs.classify(*SMALL, *LORA, "trainer.save_steps=2"),
     "chat": tiny_runs.chat(*SMALL, *LORA, "trainer.save_steps=2"),
+    "masked lm": tiny_runs.masked(*SMALL, DROPOUT, "trainer.save_steps=2"),
+    "packed": tiny_runs.chat(*SMALL, *PACKED, "trainer.save_steps=2"),
     "chat full": tiny_runs.chat(*SMALL, "trainer.save_steps=2", "model.config={attention_dropout: 0.1}"),
 }
 TWO = tiny_runs.classify(
@@ -48,6 +55,7 @@ MATRIX: dict[str, tuple[Sequence[str], int]] = {
     for base, recipe in {
         "classify": tiny_runs.classify(*SMALL, DROPOUT),
         "classify lora": tiny_runs.classify(*SMALL, *LORA),
+        "masked lm": tiny_runs.masked(*SMALL, DROPOUT),
         "chat": tiny_runs.chat(*SMALL, "model.config={attention_dropout: 0.1}"),
         "chat lora": tiny_runs.chat(*SMALL, *LORA),
         "chat tied": tiny_runs.chat(*SMALL, *TIED),
@@ -65,6 +73,15 @@ MATRIX: dict[str, tuple[Sequence[str], int]] = {
     )
 }
 
+MATRIX |= {
+    f"packed lora {name}": ([*tiny_runs.chat(*SMALL, *PACKED, *LORA), *more], step)
+    for name, more, step in (
+        ("mid-epoch", (), 8),
+        ("workers", ("global_batch_size=2", "trainer.dataloader_num_workers=2"), 7),
+        ("streamed", ("dataset.streaming=true", "dataset.limit=40"), 10),
+    )
+}
+
 
 def straight(name: str, recipe: Sequence[str], base: Path) -> tuple[dict, float]:
     """The outcome of a run that was left alone, and its seconds; made once below a folder."""
@@ -77,8 +94,8 @@ def straight(name: str, recipe: Sequence[str], base: Path) -> tuple[dict, float]
     return outcome(folder), float((folder / "seconds").read_text())
 
 
-def straight_two(base: Path) -> dict:
-    folder = planned_for_two(TWO, base / "straight-two")
+def straight_two(base: Path, recipe: Sequence[str] = TWO) -> dict:
+    folder = planned_for_two(recipe, base / "straight-two")
     ends = both_ended(two_ranks(folder), folder)
     assert [end.code for end in ends] == [0, 0], ends[0].output
     return outcome(folder.path)
@@ -128,10 +145,11 @@ REFUSED = {
 }  # fmt: skip
 ACCEPTED = {
     "trainer.logging_steps": "trainer.logging_steps=3", "trainer.save_steps": "trainer.save_steps=5",
-    "trainer.save_total_limit": "trainer.save_total_limit=3", "trainer.eval_steps": "trainer.eval_steps=3",
+    "trainer.save_total_limit": "trainer.save_total_limit=3", "trainer.eval_strategy": "trainer.eval_strategy=epoch",
     "trainer.dataloader_num_workers": "trainer.dataloader_num_workers=1",
     "trainer.per_device_eval_batch_size": "trainer.per_device_eval_batch_size=2",
-    "trainer.run_name": "trainer.run_name=other",
+    "trainer.run_name": "trainer.run_name=other", "evaluation.metrics": "evaluation.metrics=[accuracy]",
+    "guards.spike": "guards.spike=off",
 }  # fmt: skip
 
 
@@ -172,7 +190,25 @@ def lost_rank(base: Path) -> tuple[int, int, str]:
             cases += 1
             good = first.code and other.code and seconds < 10 and named
             wrong += [] if good else [(cause, rank, first.code, other.code, round(seconds), other.output[-300:])]
-    return cases, cases - len(wrong), str(wrong or "")
+    wrong += [("stood still", rank) for rank in (0, 1) if not is_missed(rank, base / f"still{rank}")]
+    return cases + 2, cases + 2 - len(wrong), str(wrong or "")
+
+
+def is_missed(rank: int, path: Path) -> bool:
+    """Whether a rank that stands still ends the other within the patience and five seconds, by its name."""
+    folder, patience = planned_for_two(TWO, path), 5.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(peers.watched.__wrapped__, "__defaults__", (patience,))
+        pids = two_ranks(folder, {rank: [Kill(8, signal.SIGSTOP)]})
+    os.waitpid(pids[rank], os.WUNTRACED)
+    started = time.monotonic()
+    other = ended(pids[1 - rank], output(folder, 1 - rank), 60)
+    seconds = time.monotonic() - started
+    os.kill(pids[rank], signal.SIGKILL)
+    ended(pids[rank], output(folder, rank))
+    return (
+        other.code == 3 and seconds < patience + 5 and f"rank {rank}" in other.output and "stood still" in other.output
+    )
 
 
 def all_finite(folder: Path) -> bool:
@@ -193,15 +229,17 @@ def canaries(base: Path) -> tuple[int, int, str]:
     home.mkdir()
     (home / ".netrc").write_text("machine huggingface.co login me password canarynetrc\n")
     os.environ.update(CANARIES, HOME=str(home))
-    recipe = KILLED["lora"]
+    recipe, written = KILLED["lora"], base / "written.yaml"
+    written.write_text("# @package _global_\ntrainer: {hub_token: hf_canaryconfig}\n")
     outputs = [
         once(lambda: trained(recipe, folder, [Kill(7, 15)]), folder).output,
         once(lambda: trained([*recipe, "trainer.hub_token=hf_canarycommandline"], folder), folder).output,
+        once(lambda: trained([f"recipe={written}", *recipe], folder), folder).output,
         once(lambda: trained(recipe, folder, [Fail(9)]), folder).output,
         once(lambda: trained(recipe, folder), folder).output,
     ]
     kept = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
-    every = [*CANARIES.values(), "canarynetrc", "canarycommandline"]
+    every = [*CANARIES.values(), "canarynetrc", "canarycommandline", "canaryconfig"]
     leaked = [
         each for each in every if any(each.encode() in content for content in [*kept, *map(str.encode, outputs)])
     ]

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +24,16 @@ from pathlib import Path
 import tiny_runs
 import torch
 from safetensors.torch import load_file
+from tqdm import tqdm
 from transformers import TrainerCallback
 
 from finetune import run, worker
-from finetune.errors import FinetuneError
+from finetune.errors import FinetuneError, Stopped
 from finetune.plan.run_folder import RunFolder
 from finetune.training import train
+
+# The lock of progress bars is a semaphore that forked processes share: one that is killed holding it stops all others.
+tqdm.set_lock(threading.RLock())
 
 # Steps that are short, saved often and draw random numbers: dropout, a shuffled order, a part of a batch at the end.
 SMALL = (
@@ -64,7 +69,7 @@ def forked(action: Callable[[], object], log: Path) -> int:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         action()
         code = 0
-    except FinetuneError as error:
+    except (FinetuneError, Stopped) as error:
         print(error)
         code = error.exit_code
     except KeyboardInterrupt:

@@ -185,7 +185,9 @@ def full_disks(base: Path) -> tuple[int, int, str]:
             end = once(lambda folder=folder: trained(cells.KILLED["full"], folder), base / f"disk{share}run")
             last = checkpoint.found(folder / "checkpoints")
             intact = not last or not checkpoint.fault(last[0])
-            lines = [line for line in end.output.splitlines() if "free" in line and "could not be written" in line]
+            full = ("MB are free", "No space left")
+            lines = [line for line in end.output.splitlines() if "could not be written" in line and any(
+                each in line for each in full)]  # fmt: skip
             subprocess.run(["mount", "-o", f"remount,size={used * 3}k", str(place)], check=True)
             later = once(lambda folder=folder: trained(cells.KILLED["full"], folder), base / f"disk{share}later")
             good = end.code in (0, 3) and intact and (end.code == 0 or lines) and later.code == 0

@@ -122,6 +122,13 @@ def classify(*more: str) -> list[str]:
     return ["task=sequence_classification", f"model.path={bert()}", *common(splits), *more]
 
 
+def masked(*more: str) -> list[str]:
+    """A recipe on the command line: words hidden in texts, with BERT."""
+    splits = "{train: texts_train.csv, validation: texts_validation.csv}"
+    hidden = ["task=masked_lm", "task.mlm_probability=0.4"]
+    return [*hidden, f"model.path={bert()}", *common(splits), *more]
+
+
 def chat(*more: str) -> list[str]:
     """A recipe on the command line: answers with Llama."""
     splits = "{train: chats_train.jsonl, validation: chats_validation.jsonl}"

@@ -78,6 +78,8 @@ class Encoder:
     """
     labels: Literal["ids", "tokens", "row"] = "row"
     """What a label is: `ids`, the id of its token or -100; `tokens`, a number a token; `row`, of the whole row."""
+    lists: tuple[str, ...] = ()
+    """Columns that hold a list a row, which does not follow the tokens."""
     overlong: str = "error"
     """What becomes of a row of too many tokens: drop, error, or, for `ids`, truncate_prompt, truncate_end, split;
     whole, where the encoder has cut what is too long itself."""

@@ -112,6 +112,12 @@ def _is_here(path: str) -> bool:
     return "://" in path or Path(path).expanduser().exists()
 
 
+def _weighed(read: Read) -> bool:
+    """Whether shares of sources are computed; a mixture of one source has a reason of its own."""
+    sources = read("dataset.sources") or []
+    return not sources or bool(read("dataset.mixture.temperature") or any(each.get("weight") for each in sources))
+
+
 def _is(key: str, *values: Any) -> Callable[[Read], bool]:
     return lambda read: read(key) in values
 
@@ -132,6 +138,15 @@ RULES = (
          "dataset.path={} is a file or folder of this machine", "dataset.path"),
     Rule(("dataset.validation_size", "dataset.stratify"), _is_not("dataset.validation_split", None),
          "no validation split is cut where dataset.validation_split={}", "dataset.validation_split"),
+    Rule(("dataset.mixture",), _is("dataset.sources", None, []), "there is one source; write dataset.sources",
+         "dataset.sources"),
+    Rule(("dataset.mixture.weigh", "dataset.mixture.stopping_strategy"), lambda read: not _weighed(read),
+         "no source has a weight, and there is no dataset.mixture.temperature", "dataset.sources"),
+    Rule(("task.turn_weight",), _is_not("task.mask", "per_turn"), "task.mask={}", "task.mask"),
+    Rule(("task.train_reasoning", "task.train_tool_calls"), _is("task.mask", "all"),
+         "task.mask={} trains every token", "task.mask"),
+    Rule(("task.overlong",), _is("packing.strategy", "wrapped"), "packing={} cuts a text where a row is full",
+         "packing.strategy"),
     Rule(("tokenizer.revision",), _is("tokenizer.path", None), "the tokenizer is the model's own", "tokenizer.path"),
     Rule(("model.revision",), lambda read: _is_here(str(read("model.path"))),
          "model.path={} lies on this machine, where there is one of it", "model.path"),

@@ -23,6 +23,8 @@ def reported(account: Account, pieces: Array) -> Report:
 def joined(sources: dict[str, Report], made: tuple[Array, Array | None], max_length: int) -> Report:
     """The account of a split: of all its sources together, of each where there are several, and of its rows.
 
+    What was read is counted once, in `notes`; `rows` and `tokens` are what an epoch takes of it, mixed and packed.
+
     Args:
         made: the pieces of an epoch, and where each packed row begins among them.
     """
@@ -31,6 +33,7 @@ def joined(sources: dict[str, Report], made: tuple[Array, Array | None], max_len
     for name, found in sources.items():
         _add(whole, found, name if len(sources) > 1 else "")
     whole["rows"] = len(pieces) if starts is None else len(starts) - 1
+    whole["tokens"] = int(pieces["length"].sum(dtype=np.int64))
     if starts is not None:
         whole["packed"] = {"documents": len(pieces), "fill": _fill(pieces, whole["rows"], max_length)}
     if len(sources) > 1:

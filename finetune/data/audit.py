@@ -63,12 +63,15 @@ def _whole(labels: Any) -> bool:
 
 def _lengths(lengths: Array) -> dict[str, Any]:
     """Shortest, median and longest, and a histogram: how many rows are no longer than each edge."""
-    edges = np.unique(np.linspace(lengths.min(), lengths.max(), COLUMNS + 1).astype(int)[1:])
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    # As many lengths in each bar: of uneven ones, every second would stand out.
+    step = -(-(longest - shortest + 1) // COLUMNS)
+    edges = np.arange(shortest + step - 1, longest + step, step)
     counts = np.bincount(np.searchsorted(edges, lengths), minlength=len(edges))
     return {
-        "shortest": int(lengths.min()),
+        "shortest": shortest,
         "median": int(np.median(lengths)),
-        "longest": int(lengths.max()),
+        "longest": longest,
         "histogram": [[int(edge), int(rows)] for edge, rows in zip(edges, counts, strict=True)],
     }
 
@@ -83,7 +86,8 @@ def _trained(ids: Ragged, trained: Array, stops: Sequence[int]) -> dict[str, Any
     found = {"tokens": len(ids.values), "trained tokens": int(trained.sum())}
     if not stops:
         return found
-    ended = ids.count(trained & np.isin(ids.values, list(stops))) > 0
+    ends = trained & np.logical_or.reduce([ids.values == stop for stop in stops])
+    ended = ids.count(ends) > 0
     return {**found, "rows with a trained end": int(ended.sum()), "rows without": np.flatnonzero(~ended)[:3].tolist()}
 
 

@@ -49,12 +49,17 @@ def check(files: Iterable[Path]) -> None:
         UserError: file and line, what was found there and what was expected.
     """
     for file in files:
-        if not file.stat().st_size:
+        if not file.stat().st_size or (file.suffix in TEXT and _is_blank(file)):
             raise UserError(f"{file.name} is empty")
         if file.suffix in TEXT:
             _check_encoding(file)
         for line, fault in FAULTS.get(file.suffix, lambda _: ())(file):
             raise UserError(f"{file.name}:{line} {fault}")
+
+
+def _is_blank(file: Path) -> bool:
+    with file.open("rb") as lines:
+        return not any(line.strip() for line in lines)
 
 
 def _check_encoding(file: Path) -> None:
@@ -135,6 +140,8 @@ def _table(file: Path) -> Iterator[Fault]:
             for row in reader:
                 if len(row) > len(names):
                     yield reader.line_num, f"has {len(row)} fields; the first line names {len(names)} columns"
+            if reader.line_num == 1:
+                yield 1, "names columns, and no row comes after it"
         except csv.Error as error:
             yield reader.line_num, f"is not CSV: {error}"
 

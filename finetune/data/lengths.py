@@ -14,7 +14,7 @@ import numpy as np
 
 from finetune.config.task import Account
 from finetune.data.rows import PIECE
-from finetune.data.shards import IGNORED, Array, Shard
+from finetune.data.shards import IGNORED, Array, Shard, count_by_row
 from finetune.errors import UserError
 
 
@@ -48,7 +48,7 @@ def trained(shard: Shard, pieces: Array) -> int:
     if not len(pieces):
         return 0
     labels = shard.per_token["labels"]
-    of_rows = np.add.reduceat(labels if shard.masks else labels != IGNORED, shard.offsets[:-1], dtype=np.int64)
+    of_rows = count_by_row(labels if shard.masks else labels != IGNORED, shard.offsets)
     whole = pieces["length"] == shard.lengths[pieces["row"]]
     cut = pieces[~whole]
     counted = sum(shard.trained(begin, begin + length) for begin, length in zip(cut["begin"], cut["length"]))

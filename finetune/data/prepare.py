@@ -16,7 +16,8 @@ from finetune.config.task import Facts
 from finetune.data import accounts, index, mixture, store, streams
 from finetune.data.files import file_hash
 from finetune.data.rows import Rows
-from finetune.data.sources import COMMIT, DataSource, sources_of
+from finetune.data.sources import COMMIT, DataSource, check_files, sources_of
+from finetune.errors import UserError
 from finetune.models import model, tokenizer
 from finetune.models.source import Source, resolve
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:  # seconds of imports, which what is prepared already does wit
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 # Raised when the code that puts rows together changes what it makes.
-VERSION = 1
+VERSION = 2
 NOT_OF_ROWS = ("path", "sources", "max_dropped")
 """Keys of a data set that decide no row, or are in the key by what they stand for."""
 SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken")
@@ -100,7 +101,11 @@ def prepare(config: Config) -> Prepared:
 def _built(inputs: dict[str, Any], config: Config, source: Source, data: list[DataSource]) -> Path:
     from finetune.data.building import Build
 
-    return index.build(inputs, Build(config, source, data).into)
+    try:
+        return index.build(inputs, Build(config, source, data).into)
+    except UnicodeDecodeError as error:  # the reader of JSON looks at no text before it is used
+        check_files(data)
+        raise UserError(f"a text of the data is not UTF-8: {error}") from None
 
 
 def _identified(source: DataSource, seed: int) -> DataSource:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.data.rows import Rows
+from finetune.data.shards import count_by_row
 
 Array = npt.NDArray[Any]
 
@@ -35,11 +36,7 @@ class Ragged:
 
     def count(self, mask: Array) -> Array:
         """Where `mask` is true, by row; shape (rows,)."""
-        counts = np.zeros(len(self), np.int64)
-        full = np.flatnonzero(self.lengths())
-        if len(full):
-            counts[full] = np.add.reduceat(mask, self.offsets[:-1][full], dtype=np.int64)
-        return counts
+        return count_by_row(mask, self.offsets)
 
 
 def ragged(rows: Any, column: str) -> Ragged:

@@ -6,6 +6,7 @@ asked for, so changing the mixture, the length or the packing writes a new index
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import accumulate, chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from finetune.data.shards import IGNORED, Array, Columns, Shard
 
 PIECE = np.dtype([("shard", "<i4"), ("row", "<i4"), ("begin", "<i8"), ("length", "<i4")])
 """A stretch of tokens: of which shard and which of its rows, the position of its first token there, its length."""
+Piece = tuple[int, int, int, int]
+"""The same in Python."""
 
 
 class Rows:
@@ -36,11 +39,15 @@ class Rows:
             return [row[at] for row in self]
         if not -len(self) <= at < len(self):
             raise IndexError(f"row {at} of {len(self)}")
-        return {name: value.tolist() for name, value in self._row(at % len(self)).items()}
+        return {name: value.tolist() for name, value in self.__getitems__([at % len(self)])[0].items()}
 
     def __getitems__(self, indices: Sequence[int]) -> list[Columns]:
         """Rows as arrays, int64 where they are integers, as torch indexes with."""
-        return [self._row(at) for at in indices]
+        documents = [self.pieces[self.starts[at] : self.starts[at + 1]].tolist() for at in indices]
+        joined = self._joined(list(chain.from_iterable(documents)))
+        ends = [0, *accumulate(sum(length for *_, length in row) for row in documents)]
+        rows = [{name: v[begin:end] for name, v in joined.items()} for begin, end in pairwise(ends)]
+        return [{**row, **self._of_row(pieces)} for row, pieces in zip(rows, documents, strict=True)]
 
     def select(self, indices: Sequence[int]) -> "Rows":
         """Some of the rows, in this order."""
@@ -83,19 +90,25 @@ class Rows:
         values = found[0] if len(found) == 1 else np.concatenate(found)
         return values if column != "trained" or values.dtype == bool else values != IGNORED
 
-    def _row(self, at: int) -> Columns:
-        pieces = self.pieces[self.starts[at] : self.starts[at + 1]].tolist()
-        shards = self.shards
-        row: Columns = {
-            name: np.concatenate([shards[s].per_token[name][b : b + n] for s, _, b, n in pieces], dtype=np.int64)
-            for name in shards[pieces[0][0]].per_token
-        }
-        first = shards[pieces[0][0]]
+    def _joined(self, pieces: list[Piece]) -> Columns:
+        """Each column of several pieces, end to end: one copy for a whole batch."""
+        first = self.shards[pieces[0][0]]
+        joined: Columns = {name: self._column(name, pieces) for name in first.per_token}
         if first.masks:
-            row["labels"] = np.where(row["labels"], row["input_ids"], IGNORED)
+            joined["labels"] = np.where(joined["labels"], joined["input_ids"], IGNORED)
+        return joined
+
+    def _column(self, name: str, pieces: list[Piece]) -> Array:
+        columns = [shard.per_token[name] for shard in self.shards]
+        parts = [columns[shard][begin : begin + length] for shard, _, begin, length in pieces]
+        return np.concatenate(parts, dtype=bool if parts[0].dtype == bool else np.int64)
+
+    def _of_row(self, pieces: list[Piece]) -> Columns:
+        """What a row has besides its tokens: the lengths of its documents, or columns of its own."""
         if self.is_packed:
-            return {**row, "seq_lengths": np.array([n for *_, n in pieces])}
-        return {**row, **first.of_row(pieces[0][1])}
+            return {"seq_lengths": np.array([length for *_, length in pieces])}
+        shard, row, *_ = pieces[0]
+        return self.shards[shard].of_row(row)
 
 
 def ranges(begins: Array, counts: Array) -> Array:

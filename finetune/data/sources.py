@@ -5,7 +5,7 @@ Knows paths and names. Reads no row.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled  # type: igno
 from finetune.config import recipes
 from finetune.config.data import DatasetConfig, SourceConfig
 from finetune.config.suggest import did_you_mean
-from finetune.data.files import file_hash
+from finetune.data.files import check, file_hash
 from finetune.errors import UserError
 
 FORMATS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet", ".arrow": "arrow", ".txt": "text"}
@@ -79,6 +79,17 @@ def identity(config: DatasetConfig) -> Any:
         return None
 
 
+def check_files(sources: Iterable[DataSource]) -> None:
+    """Say where a file of the sources cannot be read.
+
+    Raises:
+        UserError: file and line.
+    """
+    for source in sources:
+        if target := local(str(source.config.path)):
+            check(sorted(files_of(target, source.config)))
+
+
 def base(target: Path) -> Path:
     """The folder that `data_files` are relative to."""
     return target if target.is_dir() else target.parent
@@ -125,6 +136,7 @@ def absolute(named: Any, root: Path) -> Any:
     if isinstance(named, list):
         return [absolute(part, root) for part in named]
     if not (root / named).is_file() and (Path(named).is_absolute() or not list(root.glob(named))):
-        names = [file.name for file in root.iterdir()]
-        raise UserError(f"dataset.data_files: {named} is not in {root.name}. {did_you_mean(named, names)}".rstrip())
+        hint = did_you_mean(named, [file.name for file in root.iterdir()])
+        hint = hint or "Write dataset.data_files=null to read dataset.path by itself"
+        raise UserError(f"dataset.data_files: {named} is not in {root.name}. {hint}")
     return str(root / named)

@@ -21,7 +21,11 @@ from finetune.training.signals import Request
 
 PATIENCE = 8
 """Seconds in which the others end by themselves once a rank has: peers take about four to notice."""
-BY_CODE: dict[int, type[FinetuneError]] = {USER: UserError, ENVIRONMENT: MachineError, RESUMABLE: Stopped}
+BY_CODE: dict[int, type[FinetuneError] | type[Stopped]] = {
+    USER: UserError,
+    ENVIRONMENT: MachineError,
+    RESUMABLE: Stopped,
+}
 
 
 def work(folder: RunFolder, plan: Plan, request: Request) -> None:
@@ -66,7 +70,7 @@ def _passed_on(request: Request, folder: RunFolder) -> Iterator[None]:
         request.pass_on = None
 
 
-def _what_failed(folder: RunFolder, error: ChildFailedError) -> FinetuneError:
+def _what_failed(folder: RunFolder, error: ChildFailedError) -> FinetuneError | Stopped:
     """The failure that came first, in its own words."""
     if found := peers.first_failure(folder / "ranks"):
         rank, message, code = found

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.launch import LOCAL, RANK, TORCHRUN, LaunchConfig
-from finetune.errors import FinetuneError, MachineError, UserError
+from finetune.errors import OUR_FAULT, MachineError, UserError
 from finetune.plan.run_folder import RunFolder
 from finetune.training import peers
 
@@ -116,7 +116,7 @@ class First:
             yield
         except BaseException as error:
             if not self.has_told:
-                self._say({"code": error.exit_code if isinstance(error, FinetuneError) else 1})
+                self._say({"code": getattr(error, "exit_code", OUR_FAULT)})
                 time.sleep(2 * POLL)  # the store may go with this process
             raise
 

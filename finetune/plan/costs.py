@@ -60,6 +60,8 @@ class Run:
     batches: Batches
     arguments: dict[str, Any]
     """Of the trainer, with the library's defaults."""
+    fresh: tuple[str, ...]
+    """Heads that the base does not bring."""
 
 
 def costs(run: Run) -> Costs:
@@ -136,7 +138,7 @@ def _counted(run: Run, setup: Setup, available: int | None) -> dict[str, Any]:
     """Everything that needs a skeleton."""
     from finetune.estimate import memory
 
-    skeletons = Skeletons(run.config, run.prepared)
+    skeletons = Skeletons(run.config, run.prepared, run.fresh)
     found = memory.estimate(skeletons.own, setup)
     space = disk.disk(skeletons.own, setup, 0, 0, run.config.output_dir)
     fits = available is None or found.needed <= available
@@ -183,7 +185,11 @@ def _share_of_experts(config: Any) -> float:
 
 def _work(run: Run, setup: Setup, counted: dict[str, Any]) -> duration.Work:
     """What there is to compute in all steps."""
-    notes, rows = run.prepared.report["train"]["notes"], run.batches.rows
-    mean = notes["tokens"] / max(rows, 1)
-    tokens = int(mean * run.batches.global_batch * run.batches.total_steps)
-    return duration.Work(tokens=tokens, length=mean, checkpointing=setup.checkpointing, **counted["work"])
+    step = tokens_of_step(run.prepared.report, run.batches)
+    tokens, length = int(step * run.batches.total_steps), step / run.batches.global_batch
+    return duration.Work(tokens=tokens, length=length, checkpointing=setup.checkpointing, **counted["work"])
+
+
+def tokens_of_step(report: dict[str, Any], batches: Batches) -> float:
+    """Mean tokens of a step, over all ranks."""
+    return float(report["train"]["tokens"] / max(batches.rows, 1) * batches.global_batch)

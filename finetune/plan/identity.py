@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import options
+from finetune.config.suggest import did_you_mean
 from finetune.data import index, store
 from finetune.errors import UserError
 from finetune.plan.plan import Plan
@@ -24,11 +25,16 @@ HARMLESS = frozenset({
     "eval_accumulation_steps", "save_strategy", "save_steps", "save_total_limit", "torch_empty_cache_steps", "use_cpu",
     "ddp_timeout", "ddp_bucket_cap_mb", "dataloader_num_workers", "dataloader_pin_memory",
     "dataloader_persistent_workers", "dataloader_prefetch_factor", "dataloader_multiprocessing_context",
-    "dataloader_in_order", "per_device_train_batch_size", "gradient_accumulation_steps",
+    "dataloader_in_order", "per_device_train_batch_size", "gradient_accumulation_steps", "hub_private_repo",
+    "hub_model_id", "hub_strategy", "hub_revision", "trackio_space_id", "trackio_bucket_id",
+    "trackio_static_space_id", "do_train", "do_eval", "do_predict", "local_rank", "save_on_each_node",
 })  # fmt: skip
 """Arguments that decide how a run is watched and cut, not what it learns."""
-CLOSED = frozenset({"seed", "num_train_epochs", "max_steps", "warmup_steps", "bf16", "fp16"})
-"""Arguments that other fields of the identity stand for."""
+CLOSED = frozenset({"seed", "num_train_epochs", "max_steps", "warmup_steps", "bf16", "fp16", "hub_token"})
+"""Arguments that other fields of the identity stand for, and one that is kept nowhere."""
+NOT_COMPARED = frozenset(f"trainer.{name}" for name in HARMLESS | CLOSED)
+BESIDE = ("evaluation", "guards", "checkpoint", "tracking", "publish")
+"""Groups of keys that decide what happens beside the steps."""
 ROWS, WRITTEN = "data.rows.train", ("dataset", "task", "tokenizer", "packing")
 """The rows themselves, and the groups of keys that they are made by."""
 LONGEST = 80
@@ -74,7 +80,10 @@ def circumstances(plan: Plan) -> dict[str, Any]:
     """What may change, and is said when it does."""
     arguments = {name: value for name, value in _arguments(plan).items() if name in HARMLESS - {"output_dir"}}
     machine = {name: plan.environment[name] for name in ("device", "ranks", "versions")}
-    return {**_flat("trainer", arguments), **_flat("machine", machine)}
+    beside = {name: dataclasses.asdict(getattr(plan.config, name)) for name in BESIDE}
+    every = {"trainer": arguments, "machine": machine, **beside}
+    return {field: value for name, part in every.items() for field, value in _flat(name, part).items()
+            if field != "checkpoint.accept"}  # fmt: skip
 
 
 def seeds(plan: Plan) -> dict[str, int]:
@@ -96,9 +105,10 @@ def check(old: dict[str, Any], new: dict[str, Any], accepted: list[str], what: s
     Raises:
         UserError: some are not, or what is accepted is no field.
     """
-    found = changes(old, new)
-    if unknown := [name for name in accepted if name not in {*old, *new}]:
-        raise UserError(f"checkpoint.accept: {', '.join(unknown)} is no field of a run. Fields: {', '.join(new)}")
+    # A version before may have held against a run what this one does not.
+    found = changes({name: value for name, value in old.items() if name not in NOT_COMPARED}, new)
+    if unknown := next((name for name in accepted if name not in {*old, *new}), None):
+        raise UserError(f"checkpoint.accept=[{unknown}]: no such field of a run. {_meant(unknown, [*old, *new])}")
     refused = [change for change in found if change.field not in accepted]
     if refused:
         names = ",".join(change.field for change in [*found])
@@ -108,6 +118,13 @@ def check(old: dict[str, Any], new: dict[str, Any], accepted: list[str], what: s
             + f"\n  Write the old value again, or accept the new one: checkpoint.accept=[{names}]"
         )
     return found
+
+
+def _meant(word: str, fields: list[str]) -> str:
+    """The field whose last part it is, or the nearest one."""
+    ending = next((name for name in fields if name.endswith(f".{word}")), None)
+    guess = f"Did you mean {ending}?" if ending else did_you_mean(word, fields)
+    return guess or "What differs is named where a run is refused"
 
 
 def weights(path: str, revision: str | None) -> str:

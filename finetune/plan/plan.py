@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from finetune.config import cache, check, options
@@ -59,9 +60,8 @@ def make(config: Config, prepared: Prepared, early: list[Check], notes: Sequence
     sizes = closing.value("batches", lambda: _batches(config, prepared))
     found = closing.value("model", lambda: summary(config, prepared))
     arguments = closing.value("trainer", lambda: _arguments(config, chosen, sizes) if chosen and sizes else {})
-    spent = closing.value(
-        "costs", lambda: _costs(config, prepared, chosen, sizes, arguments) if found and arguments else None
-    )
+    known = partial(Run, config, prepared, chosen, sizes, _defaults(config) | (arguments or {}))
+    spent = closing.value("costs", lambda: costs(known(tuple(found.fresh))) if found and arguments else None)
     refuse_failed(closing.failed)
     return Plan(
         config=config,
@@ -124,10 +124,6 @@ def _batches(config: Config, prepared: Prepared) -> Batches:
         Every(str(given["save_strategy"]), given["save_steps"]),
     )
     return batches.batches(prepared.report["train"]["rows"], ranks, per_device, accumulation, schedule)
-
-
-def _costs(config: Config, prepared: Prepared, chosen: Precision, sizes: Batches, arguments: dict[str, Any]) -> Costs:
-    return costs(Run(config, prepared, chosen, sizes, _defaults(config) | arguments))
 
 
 def _defaults(config: Config) -> dict[str, Any]:

@@ -85,10 +85,10 @@ def _rows(plan: Plan) -> Rows:
 def _steps(plan: Plan) -> Rows:
     b = plan.batches
     sizes = f"{b.ranks} × {b.per_device} per device × {b.accumulation} accumulated"
-    yield "batch", f"{sizes} = {b.global_batch} rows a step"
+    kind = "packed rows" if "packed" in plan.report["train"] else "rows"
+    yield "batch", f"{sizes} = {b.global_batch} {kind} a step"
     yield "steps", f"{b.total_steps:,} ({b.steps_per_epoch:,} an epoch), {b.warmup_steps:,} of them warm-up"
-    tokens = plan.report["train"]["notes"].get("tokens")
-    if tokens:
+    if tokens := plan.report["train"]["tokens"]:
         yield "tokens", f"{tokens:,} an epoch, {tokens * b.global_batch // max(b.rows, 1):,} a step"
     yield "while training", f"{b.evaluations} evaluations, {b.checkpoints} checkpoints"
 

@@ -3,6 +3,7 @@
 Built when first asked for: an architecture and PEFT take seconds to import.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,8 +15,9 @@ from finetune.data.prepare import Prepared
 class Skeletons:
     """The model on the meta device."""
 
-    def __init__(self, config: Config, prepared: Prepared) -> None:
-        self.config, self.prepared = config, prepared
+    def __init__(self, config: Config, prepared: Prepared, fresh: Sequence[str] = ()) -> None:
+        """Take the names of the heads that the base does not bring: they are trained whole, and not adapted."""
+        self.config, self.prepared, self.fresh = config, prepared, tuple(fresh)
 
     def base(self) -> Any:
         """Without an adapter, anew each time: an adapter changes what it is put on.
@@ -27,7 +29,7 @@ class Skeletons:
 
         return model.skeleton(self.prepared.model_config, self.config.task, self.config.model)
 
-    def adapted(self, adapter: dict[str, Any], fresh: tuple[str, ...] = ()) -> Any:
+    def adapted(self, adapter: dict[str, Any]) -> Any:
         """With an adapter.
 
         Raises:
@@ -35,7 +37,7 @@ class Skeletons:
         """
         from finetune.models import adapter as adapters
 
-        return adapters.apply(self.base(), adapter, self.config.task.peft_type, fresh)
+        return adapters.apply(self.base(), adapter, self.config.task.peft_type, self.fresh)
 
     @cached_property
     def own(self) -> Any:

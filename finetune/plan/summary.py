@@ -51,11 +51,10 @@ def _is_summary(found: Any) -> bool:
 
 
 def _counted(config: Config, prepared: Prepared, stored: list[str] | None) -> ModelSummary:
-    skeletons = Skeletons(config, prepared)
-    bare = skeletons.base()
+    bare = Skeletons(config, prepared).base()
     total = sum(parameter.numel() for parameter in bare.parameters())
     name, attention, fresh = type(bare).__name__, str(bare.config._attn_implementation), _fresh(bare, stored)
-    adapted = skeletons.adapted(config.adapter, tuple(fresh))
+    adapted = Skeletons(config, prepared, fresh).own
     trainable = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     return ModelSummary(name, total, trainable, _adapted(adapted), fresh, attention)
 

@@ -56,7 +56,7 @@ class MultipleChoice(Task):
         def tokenize(items: Sequence[tuple[str, list[str], int]], _: int | None) -> list[dict[str, Any]]:
             return [self._row(tokenizer, *item, max_length) for item in items]
 
-        return Encoder(read, tokenize, overlong="whole")
+        return Encoder(read, tokenize, lists=("choices",), overlong="whole")
 
     def _row(
         self, tokenizer: PreTrainedTokenizerBase, question: str, choices: list[str], answer: int, limit: int
@@ -161,7 +161,7 @@ def _choices(row: dict[str, Any], most: int, empty: list[int]) -> Iterator[dict[
     """The choices of a row as rows of their own."""
     names, start = [name for name in row if name not in ("choices", "labels")], 0
     for length in [int(each) for each in row["choices"]]:
-        yield {name: row[name][start : start + length].tolist() for name in names}
+        yield {name: list(map(int, row[name][start : start + length])) for name in names}
         start += length
     for _ in range(most - len(row["choices"])):
         yield {name: empty if name == "input_ids" else [0] * len(empty) for name in names}

@@ -11,9 +11,15 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from finetune.estimate import duration
 from finetune.models.adapter import moves_ranks
+from finetune.plan import costs
+from finetune.plan.plan import Plan
 
 log = logging.getLogger(__name__)
+
+UNSTEADY, FEWEST = 3, 10
+"""Steps at the beginning that allocate and compile, and how many later ones tell a speed."""
 
 
 class MetricsFile(TrainerCallback):
@@ -88,6 +94,35 @@ class Heartbeat(TrainerCallback):
         """Take the bar away, however training ended."""
         if self.bar:
             self.bar.stop()
+
+
+class Pace(TrainerCallback):
+    """How fast steady steps are, rows fetched and no save or evaluation between, kept for the next plan's duration."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.last: float | None = None
+        self.seconds: list[float] = []
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """The time since the step before."""
+        now = time.perf_counter()
+        if self.last is not None:
+            self.seconds.append(now - self.last)
+        self.last = now
+
+    def on_save(self, *_: Any, **__: Any) -> None:
+        """The next step's time is not of the step alone."""
+        self.last = None
+
+    on_evaluate = on_epoch_begin = on_save
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Keep it, unless the plan was for another device than this one."""
+        steady = self.seconds[UNSTEADY:]
+        if state.is_world_process_zero and len(steady) >= FEWEST and not self.plan.config.plan.device:
+            tokens = costs.tokens_of_step(self.plan.report, self.plan.batches) / self.plan.batches.ranks
+            duration.record(self.plan.costs.shape, tokens * len(steady) / sum(steady))
 
 
 class MovingRanks(TrainerCallback):

@@ -43,6 +43,8 @@ class Peers:
         self.folder, self.rank, self.patience = folder, rank, patience
         self.others = [number for number in range(ranks) if number != rank]
         self.seen: dict[int, tuple[Any, float]] = {}
+        # Left by the processes that worked on the run before: the others may begin later than this one.
+        self.stale = {number: self._beat(number) for number in self.others}
         self.over = threading.Event()
         self.starter, self.has_heard = os.getppid(), False
 
@@ -63,7 +65,7 @@ class Peers:
         if beat != last or number not in self.seen:
             self.seen[number] = (beat, now)
             since = now
-        if beat is None:
+        if beat is None or beat == self.stale[number]:
             return None  # it has not begun
         who = f"rank {number} (process {beat['pid']} on {beat['host']})"
         if beat["state"] == "failed":
@@ -95,7 +97,7 @@ class Peers:
             self.tell("running")
             self._listen()
             gone = self._starter_missing() or self.missing()
-            if gone and not self.over.wait(GRACE):
+            if gone and not self.over.wait(GRACE) and (gone := self._starter_missing() or self.missing()):
                 print(f"finetune: rank {self.rank} ends, because {gone}", file=sys.stderr, flush=True)
                 self.tell("failed", Echo(gone))
                 os._exit(ENVIRONMENT)

@@ -21,8 +21,10 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """This process's number among them; before they have met, the one that it was started with."""
-    return dist.get_rank() if world_size() > 1 else int(os.environ.get("RANK", "0"))
+    """This process's number among them; before they have met, the one it was started with."""
+    if world_size() > 1:
+        return dist.get_rank()
+    return int(os.environ.get("RANK", "0")) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else 0
 
 
 def is_first() -> bool:

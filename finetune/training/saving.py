@@ -162,8 +162,8 @@ class Saving:
         last = next((each.name for each in checkpoint.found(target.parent)), None)
         kept = f"{last} is intact" if last else "There is no earlier checkpoint"
         raise MachineError(
-            f"{target.name} could not be written to {target.parent}: {error}. {kept}. Mend that, for a full disk free "
-            f"some, and go on with: finetune resume {target.parent.parent}"
+            f"{target.name} could not be written to {target.parent}: {error}. {kept}. Once that is mended, go on "
+            f"with: finetune resume {target.parent.parent}"
         )
 
     def _save(self: Any, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:

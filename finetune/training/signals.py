@@ -6,6 +6,7 @@ once. A second Ctrl-C ends it at once wherever it is.
 """
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from finetune.errors import Stopped
 from finetune.training import ranks
@@ -29,18 +31,29 @@ class Request:
     def __init__(self) -> None:
         self.by: str | None = None
         self.in_steps = False
+        self.is_leaving = False
+        self.process = os.getpid()
         self.pass_on: Callable[[str], None] | None = None
         """Whom the work is left to, where it is not done in this process."""
 
     def note(self, number: int, _: FrameType | None) -> None:
         """The handler: nothing is done here but to remember, or to leave where nothing would be lost."""
+        if os.getpid() != self.process:
+            self._note_in_worker(number)
+            return
         if self.by and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.by = signal.Signals(number).name
         if self.pass_on:
             self.pass_on(self.by)
-        elif not self.in_steps:
+        elif not self.in_steps and not self.is_leaving:
+            self.is_leaving = True
             raise Stopped(f"stopped by {self.by}")
+
+    def _note_in_worker(self, number: int) -> None:
+        """A process forked from this one: it is needed until the step is over, and told to end otherwise."""
+        if number == signal.SIGTERM and not self.in_steps:
+            os._exit(128 + number)
 
 
 @contextmanager
@@ -53,6 +66,10 @@ def heard() -> Iterator[Request]:
     before = {number: signal.signal(number, request.note) for number in ASKING}
     try:
         yield request
+    except Stopped:
+        # Schedulers ask more than once; the exit code must not depend on when.
+        before |= dict.fromkeys((signal.SIGTERM, signal.SIGUSR1), signal.SIG_IGN)
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -84,8 +101,18 @@ class StopAsked(TrainerCallback):
             Stopped: always, where the ranks have agreed.
         """
         if self.is_stopping and not self.trainer.save_is_due:
-            raise Stopped(f"stopped after step {state.global_step}, by {self.request.by or 'another rank'}")
+            raise self._stopped(state.global_step)
 
-    def on_train_end(self, *_: Any, **__: Any) -> None:
-        """Steps are over."""
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Steps are over; what came after the last of them was agreed on is followed now, if that step is kept.
+
+        Raises:
+            Stopped: a rank was asked meanwhile.
+        """
         self.request.in_steps = False
+        if args.save_strategy != SaveStrategy.NO and ranks.any_of(self.request.by is not None):
+            raise self._stopped(state.global_step)
+
+    def _stopped(self, step: int) -> Stopped:
+        self.request.is_leaving = True
+        return Stopped(f"stopped by {self.request.by or 'another rank'} after step {step}, which is saved")

@@ -21,7 +21,7 @@ from finetune.plan import identity
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
 from finetune.training import checkpoint, generators, guards, ranks, resume, upstream
-from finetune.training.callbacks import Heartbeat, MetricsFile, MovingRanks
+from finetune.training.callbacks import Heartbeat, MetricsFile, MovingRanks, Pace
 from finetune.training.collate import packed
 from finetune.training.resuming import Resuming
 from finetune.training.saving import Lineage
@@ -104,6 +104,7 @@ def _watch(trainer: Any, plan: Plan, folder: RunFolder, request: Request) -> Hea
             heartbeat,
             *guards.chosen(trainer, plan.config.guards, [step for each in skipped for step in each["steps"]]),
             MovingRanks(),
+            Pace(plan),
             StopAsked(trainer, request),
             Trials(trainer, plan),
         ],

@@ -4,6 +4,7 @@ What fails here would have failed after hours.
 """
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -82,9 +83,11 @@ def cut_batch(trainer: Any) -> None:
         return
     rows = trainer.train_dataset.__getitems__(range(min(2, len(trainer.train_dataset))))
     trainer.model.eval()
-    batches = [trainer._prepare_inputs(trainer.data_collator(part)) for part in (rows, rows[:1], rows[1:]) if part]
+    if len(rows) < 2:
+        return
+    batches = [trainer._prepare_inputs(each) for each in _whole_and_cut(trainer.data_collator, rows)]
     items = trainer._get_num_items_in_batch([batches[0]], trainer.args.device)
-    if items is None or len(rows) < 2:
+    if items is None:
         return
     with trainer.compute_loss_context_manager():
         whole, *parts = (
@@ -95,3 +98,12 @@ def cut_batch(trainer: Any) -> None:
             f"{type(trainer.model).__name__} does not divide its loss by the items of the whole step: two rows have a "
             f"loss of {whole:.4g} together and {sum(parts):.4g} apart. Write trainer.gradient_accumulation_steps=1"
         )
+
+
+def _whole_and_cut(collate: Callable[[list[Any]], dict[str, Any]], rows: list[Any]) -> list[dict[str, Any]]:
+    """Two rows as a batch, and each by itself: cut out of it where it has a line a row, so that what is drawn while
+    rows are collated, such as masks, is the same."""
+    batch = collate(rows)
+    if all(torch.is_tensor(value) and len(value) == len(rows) for value in batch.values()):
+        return [batch, *({name: value[at : at + 1] for name, value in batch.items()} for at in range(len(rows)))]
+    return [batch, *(collate([row]) for row in rows)]

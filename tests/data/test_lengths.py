@@ -1,9 +1,12 @@
 """Rows that are too long: dropped, cut or split on token ids, each counted, none with a false end."""
 
+from itertools import pairwise
+
+import numpy as np
 import pytest
 
 from finetune.config.task import Account
-from finetune.data import lengths
+from finetune.data import lengths, shards
 from finetune.data.lengths import Limit
 from finetune.data.rows import Rows
 from finetune.data.shards import IGNORED, Shard, Writer, part_of
@@ -84,3 +87,14 @@ def test_read_is_kept_and_dropped_whatever_becomes_of_long_rows(fit):
         assert len(found) + sum(map(len, account.dropped.values())) == len(rows)
         assert all(len(tokens) <= 6 for tokens in ids(found))
         assert sum(label != IGNORED for _, labels in found for label in labels) == account.notes["trained tokens"]
+
+
+@pytest.mark.parametrize("block", [1, 7, 50])
+def test_trained_tokens_are_counted_by_row_whatever_the_blocks(monkeypatch, block):
+    monkeypatch.setattr(shards, "BLOCK", block)
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        offsets = np.concatenate([[0], np.cumsum(random.integers(0, 6, random.integers(0, 20)))]).astype(np.int64)
+        mask = random.random(offsets[-1]) < 0.5
+        expected = [int(mask[begin:end].sum()) for begin, end in pairwise(offsets)]
+        assert shards.count_by_row(mask, offsets).tolist() == expected

@@ -458,6 +458,14 @@ def test_what_is_taken_of_each_source_is_what_the_mixture_says(sources):
     assert report["rows"] == 25
 
 
+def test_the_tokens_of_an_epoch_are_those_of_its_rows_and_not_of_what_was_read(sources):
+    for made in (sources({"weight": 1}, {"weight": 3}), sources({"epochs": 3}), sources({"samples": 2})):
+        prepared = prepare(made)
+        report = prepared.report["train"]
+        assert report["tokens"] == prepared.rows("train").lengths.sum()
+        assert report["tokens"] != report["notes"]["tokens"]
+
+
 def test_another_mixture_tokenizes_nothing(sources):
     first = prepare(sources({"weight": 1}, {"weight": 3})).folder
     before = shards(first)

@@ -96,7 +96,10 @@ def test_the_histogram_holds_every_row(chats, texts):
     for prepared in (chats, texts):
         lengths = prepared.report["train"]["audit"]["lengths"]
         rows = prepared.rows("train")
+        edges = [edge for edge, _ in lengths["histogram"]]
         assert sum(rows for _, rows in lengths["histogram"]) == len(rows)
+        assert len(set(np.diff(edges))) <= 1
+        assert edges[-1] >= lengths["longest"]
         assert lengths["longest"] == max(len(row["input_ids"]) for row in rows)
 
 

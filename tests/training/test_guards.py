@@ -180,6 +180,16 @@ def test_a_model_class_that_ignores_the_items_of_a_step_is_refused():
         trials.cut_batch(trainer)
 
 
+def test_a_batch_is_cut_after_what_is_drawn_for_it():
+    whole, *parts = trials._whole_and_cut(lambda rows: {"labels": torch.rand(len(rows), 3)}, [1, 2])
+    assert torch.equal(torch.cat([part["labels"] for part in parts]), whole["labels"])
+
+
+def test_packed_rows_that_are_one_line_are_collated_apart():
+    _, *parts = trials._whole_and_cut(lambda rows: {"input_ids": torch.tensor([rows]), "longest": 3}, [1, 2])
+    assert [part["input_ids"].tolist() for part in parts] == [[[1]], [[2]]]
+
+
 def test_what_is_tried_first_is_said_and_changes_nothing(tmp_path):
     plain, tried = tmp_path / "plain", tmp_path / "tried"
     first = ("checkpoint.rehearse=true", "guards.longest_first=true")

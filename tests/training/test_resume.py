@@ -1,6 +1,8 @@
 """Stopped anywhere and resumed is never stopped: the same weights, optimizer, numbers and order, bit for bit."""
 
+import contextlib
 import os
+import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -10,9 +12,11 @@ import pytest
 import tiny_runs
 from cells import KILLED, MATRIX, REFUSED
 from crash import SMALL, Kill, differences, ended, forked, once, outcome, trained
+from transformers import EarlyStoppingCallback
 
+from finetune import run
 from finetune.plan.run_folder import RunFolder
-from finetune.training import checkpoint
+from finetune.training import checkpoint, signals
 
 LORA = KILLED["lora"]
 
@@ -42,13 +46,25 @@ def again(folder: Path, *more: str, callbacks=()):
     return once(partial(trained, [*LORA, *more], folder, callbacks), folder)
 
 
-@pytest.mark.parametrize("cell", ["classify accumulated", "chat lora mid-epoch", "chat best model"])
+@pytest.mark.parametrize("cell", ["classify accumulated", "packed lora mid-epoch", "chat best model"])
 def test_killed_and_resumed_is_never_killed(cell, tmp_path):
     recipe, step = MATRIX[cell]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert once(partial(trained, recipe, whole), whole).code == 0
     assert once(partial(trained, recipe, parts, [Kill(step)]), parts).code == -9
     assert once(partial(trained, recipe, parts), parts).code == 0
+    assert not differences(outcome(whole), outcome(parts))
+
+
+def test_a_run_that_is_resumed_stops_as_early_as_it_would_have(tmp_path):
+    recipe, _ = MATRIX["classify best model"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    # Nothing is ever that much better: the first of the evaluations at every second step stays the best.
+    stopper = partial(EarlyStoppingCallback, early_stopping_patience=3, early_stopping_threshold=100.0)
+    assert once(partial(trained, recipe, whole, [stopper()]), whole).code == 0
+    assert once(partial(trained, recipe, parts, [stopper(), Kill(5)]), parts).code == -9
+    assert once(partial(trained, recipe, parts, [stopper()]), parts).code == 0
+    assert outcome(whole)["state"]["global_step"] == 8
     assert not differences(outcome(whole), outcome(parts))
 
 
@@ -62,7 +78,54 @@ def test_a_signal_saves_the_running_step_and_the_same_command_goes_on(number, mo
     assert f"Go on with: finetune resume {folder}" in end.output
     (newest, *_) = checkpoint.found(folder / "checkpoints")
     assert checkpoint.step_of(newest) in (5, 6)
-    assert "stopped after step" in RunFolder(folder).read("status.json")["stopped"]
+    assert "after step" in RunFolder(folder).read("status.json")["stopped"]
+    assert again(folder).code == 0
+    assert not differences(outcome(straight), outcome(folder))
+
+
+def test_a_signal_while_the_run_is_planned_ends_it_at_once_and_the_same_command_goes_on(killed, monkeypatch):
+    def planned(*_: object) -> None:
+        # Libraries catch exceptions and go on without what failed.
+        with contextlib.suppress(Exception):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        raise AssertionError("not reached")
+
+    monkeypatch.setattr(run, "planned", planned)
+    end = again(killed)
+    assert end.code == 75
+    assert end.output.endswith("stopped by SIGUSR1. Go on with the same command\n")
+
+
+@pytest.mark.parametrize(("in_steps", "code"), [(True, 0), (False, 128 + 15)])
+def test_processes_that_prepare_rows_end_when_told_and_those_that_load_them_stay(in_steps, code, tmp_path):
+    with signals.heard() as request:
+        request.in_steps = in_steps
+        # What a terminal sends to every process, and what a pool is ended by.
+        end = once(lambda: [os.kill(os.getpid(), number) for number in (2, 10, 15)], tmp_path)
+    assert (end.code, request.by) == (code, None)
+
+
+def test_a_scheduler_that_asks_again_and_again_does_not_change_the_exit_code(tmp_path):
+    def asked() -> None:
+        try:
+            with signals.heard():
+                try:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                finally:
+                    os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    end = once(asked, tmp_path)
+    assert (end.code, end.output) == (75, "stopped by SIGTERM\n")
+
+
+def test_a_signal_during_the_last_save_is_followed_before_anything_else(straight, tmp_path):
+    folder = tmp_path / "run"
+    end = again(folder, callbacks=[Kill(12, signal.SIGTERM, "on_save")])
+    assert end.code == 75
+    assert "stopped by SIGTERM after step 12, which is saved" in end.output
+    assert not (folder / "model").exists()
     assert again(folder).code == 0
     assert not differences(outcome(straight), outcome(folder))
 
@@ -149,8 +212,6 @@ def test_a_finished_run_is_done_and_extended_only_where_that_is_said(straight, t
 
 
 def test_going_back_leaves_the_other_way_for_good(killed):
-    from finetune import run
-
     (_newest, oldest) = checkpoint.found(killed / "checkpoints")
     step = checkpoint.step_of(oldest)
     run.resuming.go_back(RunFolder(killed), step)

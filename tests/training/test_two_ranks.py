@@ -7,31 +7,55 @@ import time
 import cells
 import pytest
 from cells import TWO
-from crash import Fail, Kill, both_ended, differences, ended, outcome, output, planned_for_two, two_ranks
+from crash import (
+    Fail,
+    Kill,
+    both_ended,
+    differences,
+    ended,
+    once,
+    outcome,
+    output,
+    planned_for_two,
+    trained,
+    two_ranks,
+)  # fmt: skip
 
 from finetune.training import checkpoint, peers, ranks
 from finetune.training.peers import Peers
 
+SHORT = [*TWO[:-1], "trainer.max_steps=9"]
+
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory) -> dict:
-    return cells.straight_two(tmp_path_factory.mktemp("two"))
+    return cells.straight_two(tmp_path_factory.mktemp("two"), SHORT)
 
 
 @pytest.mark.parametrize("signals", [{1: [Kill(5, signal.SIGTERM)]}, {0: [Kill(5, 10)], 1: [Kill(7, 10)]}])
 def test_a_signal_to_any_rank_stops_all_at_one_step_and_the_run_goes_on_to_the_bit(signals, straight, tmp_path):
-    folder = planned_for_two(TWO, tmp_path / "run")
+    folder = planned_for_two(SHORT, tmp_path / "run")
     assert [end.code for end in both_ended(two_ranks(folder, signals), folder)] == [75, 75]
     (newest, *_) = checkpoint.found(folder / "checkpoints")
     assert checkpoint.step_of(newest) in (5, 6)
     assert {path.name for path in newest.glob("rank-*")} == {"rank-0", "rank-1"}
-    folder = planned_for_two(TWO, folder.path)
+    folder = planned_for_two(SHORT, folder.path)
     assert [end.code for end in both_ended(two_ranks(folder), folder)] == [0, 0]
     assert not differences(straight, outcome(folder.path))
 
 
+def test_another_number_of_ranks_goes_on_with_the_same_steps_and_says_what_is_not_exact(tmp_path):
+    folder = planned_for_two(SHORT, tmp_path / "run")
+    assert {end.code for end in both_ended(two_ranks(folder, {0: [Kill(4, signal.SIGTERM)]}), folder)} == {75}
+    end = once(lambda: trained(SHORT, folder.path), folder.path)
+    assert end.code == 0
+    assert "machine.ranks: 2 → 1. Steps see the same rows; sums are rounded in another order" in end.output
+    assert "trainer.gradient_accumulation_steps: 2 → 4" in end.output
+    assert outcome(folder.path)["state"]["global_step"] == 9
+
+
 def test_the_rank_that_is_left_says_which_one_is_gone(tmp_path):
-    folder = planned_for_two(TWO, tmp_path / "run")
+    folder = planned_for_two(SHORT, tmp_path / "run")
     pids = two_ranks(folder, {1: [Kill(4)]})
     assert ended(pids[1], output(folder, 1)).code == -9
     started = time.monotonic()
@@ -68,6 +92,14 @@ def test_a_request_by_file_reaches_a_rank_as_a_signal(tmp_path):
     assert heard == [1]
 
 
+def test_one_rank_writes_what_is_written_once_also_before_the_ranks_have_met(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    assert not ranks.is_first()
+    monkeypatch.setenv("RANK", "0")
+    assert ranks.is_first()
+
+
 def beat_of(folder, rank: int, **changed: object) -> None:
     Peers(folder, rank, 2).tell("running")
     if changed:
@@ -91,19 +123,23 @@ def test_a_rank_that_stands_still_is_missed_after_a_while(tmp_path, monkeypatch)
 
 
 def test_a_failure_is_told_to_the_others_by_its_first_line(tmp_path):
+    watching = Peers(tmp_path, 0, 2)
     with pytest.raises(ValueError, match="broken"), peers.watched(tmp_path, 1, 2):
         raise ValueError("broken\nby something")
-    assert Peers(tmp_path, 0, 2).missing().endswith(f"(process {os.getpid()} on {os.uname().nodename}) failed: broken")
+    assert watching.missing().endswith(f"(process {os.getpid()} on {os.uname().nodename}) failed: broken")
 
 
 def test_a_rank_that_is_done_is_not_missed(tmp_path):
+    watching = Peers(tmp_path, 0, 2)
     with peers.watched(tmp_path, 1, 2):
         pass
-    assert Peers(tmp_path, 0, 2).missing() is None
+    assert watching.missing() is None
 
 
-def test_only_the_first_rank_writes_before_the_ranks_have_met(monkeypatch):
-    monkeypatch.setenv("RANK", "1")
-    assert not ranks.is_first()
-    monkeypatch.setenv("RANK", "0")
-    assert ranks.is_first()
+@pytest.mark.parametrize("changed", [{"state": "failed", "why": "stopped"}, {"pid": 2**22 + 1}])
+def test_how_the_processes_before_ended_is_not_taken_for_now(changed, tmp_path):
+    beat_of(tmp_path, 1, **changed)
+    watching = Peers(tmp_path, 0, 2)
+    assert watching.missing() is None
+    beat_of(tmp_path, 1, **changed, time=1)
+    assert "rank 1" in watching.missing()

@@ -1,0 +1,270 @@
+"""Tasks over an encoder besides classification of texts: words are tagged, hidden words found, choices scored.
+
+Each is trained, verified and asked by the command line's own path, on rows that a tiny model can learn.
+"""
+
+import json
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from tiny_runs import LABELS, LORA, bert, common, config, finetune, masked, own_caches, root, worked
+from transformers import AutoTokenizer
+
+from finetune.artifacts import verify
+from finetune.artifacts.predict import answering
+from finetune.config.task import RowError
+from finetune.data import tags
+from finetune.data.masking import Masking
+from finetune.data.prepare import prepare
+from finetune.data.preview import Choice, shown
+from finetune.errors import FinetuneError, UserError
+from finetune.tasks import multiple_choice
+from finetune.tasks.token_classification import TokenClassification
+
+ANIMALS, PLANTS = LABELS["animal"].split(), LABELS["plant"].split()
+
+
+def written(name, rows):
+    """A file of rows; returns its path."""
+    folder = root() / "tasks"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder / f"{name}.jsonl"
+
+
+def tagged(count):
+    """Two words in a row that are animals are one entity; a plant is another kind of it."""
+    rows = []
+    for at in range(count):
+        animal, plant = ANIMALS[at % 4], PLANTS[at % 3]
+        if at % 2:
+            rows.append({"tokens": ["the", animal, animal], "ner_tags": ["O", "B-animal", "I-animal"]})
+        else:
+            rows.append({"tokens": ["the", plant, "the"], "ner_tags": ["O", "B-plant", "O"]})
+    return rows
+
+
+def chosen(count):
+    """Which of two or three words is an animal."""
+    rows = []
+    for at in range(count):
+        choices = [ANIMALS[at % 4], PLANTS[at % 4], PLANTS[(at + 1) % 4]][: 2 + at % 2]
+        answer = at % len(choices)
+        choices[0], choices[answer] = choices[answer], choices[0]
+        rows.append({"question": "the", "choices": choices, "answer": answer})
+    return rows
+
+
+def recipe(task, *more):
+    """A recipe on the command line."""
+    if task == "masked_lm":
+        return masked(*more)
+    rows = {"token_classification": tagged, "multiple_choice": chosen}[task]
+    train, validation = written(f"{task}_train", rows(48)), written(f"{task}_validation", rows(12))
+    files = f"{{train: {train}, validation: {validation}}}"
+    mine = [part for part in common(files) if not part.startswith("dataset.path")]
+    return [f"task={task}", f"model.path={bert()}", f"dataset.path={root() / 'tasks'}", *mine, *more]
+
+
+@cache
+def trained(task, method="full"):
+    more = LORA if method == "lora" else ("adapter=qlora", "adapter.lora_dropout=0") if method == "qlora" else ()
+    return worked(recipe(task, *more, "trainer.max_steps=40", f"name={task}_{method}"), root() / "runs")
+
+
+TASKS = ("token_classification", "masked_lm", "multiple_choice")
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("task", TASKS)
+def test_a_trained_model_is_better_than_the_untouched_one_and_is_verified(task, method):
+    folder = trained(task, method)
+    found = folder.read("evaluation.json")
+    name, greater = found["score"]
+    gained = found["scores"][name] - found["baseline"][name]
+    assert gained > 0 if greater else gained < 0
+    with own_caches():
+        assert all(finding.passed for finding in verify.compare(folder))
+
+
+def answers(task, inputs, method="full"):
+    return list(answering(trained(task, method), {})(inputs))
+
+
+def test_spans_are_answered_with_their_place_in_a_text_or_a_list_of_words():
+    of_text, of_words = answers("token_classification", ["the cat cat", ["the", "cat", "cat"]])
+    (found,) = of_text["entities"]
+    assert (found["label"], found["text"], found["start"], found["end"]) == ("animal", "cat cat", 4, 11)
+    assert 0 < found["confidence"] <= 1
+    (listed,) = of_words["entities"]
+    assert (listed["label"], listed["start"], listed["end"]) == ("animal", 1, 3)
+
+
+def test_the_likeliest_words_are_answered_for_each_mask():
+    (found,) = answers("masked_lm", ["[MASK] cat [MASK]"])
+    assert len(found["masks"]) == 2
+    assert max(found["masks"][0], key=found["masks"][0].get) == "the"
+
+
+def test_a_choice_is_answered_with_its_number_and_its_confidence():
+    rows = [{"question": "the", "choices": ["oak", "dog"]}, {"question": "the", "choices": ["cow", "elm", "fir"]}]
+    assert [(found["choice"], found["index"]) for found in answers("multiple_choice", rows)] == [
+        ("dog", 1),
+        ("cow", 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("task", "wrong"),
+    [
+        ("token_classification", 3),
+        ("token_classification", {"other": ["a"]}),
+        ("masked_lm", "nothing is hidden"),
+        ("masked_lm", {"other": "[MASK]"}),
+        ("multiple_choice", "no choices"),
+        ("multiple_choice", {"question": "x", "choices": ["one"]}),
+    ],
+)
+def test_an_input_that_cannot_be_asked_is_refused_by_number(task, wrong):
+    with pytest.raises(UserError, match="input 0: "):
+        answers(task, [wrong])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_is_planned_and_rehearsed(task, tmp_path, capsys):
+    assert finetune("rehearse", *recipe(task)) == 0
+    assert "rehearsed in" in capsys.readouterr().out
+
+
+# Tags of words
+
+
+def read(rows, **columns):
+    """The prepared rows of a file."""
+    file = written("prepared", rows)
+    with own_caches():
+        return prepare(config([f"dataset.path={file}", f"model.path={bert()}", "task=token_classification",
+                               "dataset.validation_size=1", "dataset.max_dropped=0.9",
+                               *(f"dataset.columns.{role}={name}" for role, name in columns.items())]))  # fmt: skip
+
+
+def test_a_tag_is_at_the_first_piece_of_its_word_and_all_pieces_go_on_as_inner_ones():
+    ids = {"O": 0, "B-x": 1, "I-x": 2}
+    words = [None, 0, 0, 1, None]
+    assert tags.aligned(words, [1, 0], None)["labels"] == [-100, 1, -100, 0, -100]
+    assert tags.aligned(words, [1, 0], tags.continued(ids))["labels"] == [-100, 1, 2, 0, -100]
+
+
+def test_a_tag_whose_word_has_no_tokens_is_counted():
+    rows = [{"tokens": ["cat", "\u200b", "cat"], "ner_tags": ["B-a", "B-a", "O"]} for _ in range(4)]
+    assert read(rows).report["train"]["notes"]["tags of words without tokens"] == 3
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"tokens": ["cat", "dog"], "ner_tags": ["O"]}, r"row \d has 2 words and 1 tags"),
+        ({"tokens": ["cat"], "ner_tags": None}, "holds None, where a list"),
+        ({"words": ["cat"]}, "no column for the"),
+    ],
+)
+def test_tags_that_do_not_belong_to_words_are_refused(row, reason):
+    with pytest.raises(FinetuneError, match=reason):
+        read([row] * 3 if "words" in row else [*tagged(4), row, *tagged(4)])
+
+
+def test_rows_without_words_are_dropped_and_counted():
+    found = read([*tagged(6), {"tokens": [], "ner_tags": []}, *tagged(6)])
+    dropped = {reason: entry["rows"] for split in found.report.values() for reason, entry in split["dropped"].items()}
+    assert dropped == {"no words": 1}
+
+
+def test_one_tag_alone_teaches_nothing():
+    with pytest.raises(UserError, match="holds one tag only: O"):
+        read([{"tokens": ["cat"], "ner_tags": ["O"]}] * 4)
+
+
+def test_rows_are_shown_with_the_name_of_each_tag():
+    prepared = read(tagged(8))
+    with own_caches():
+        (row, *_) = shown(prepared, Choice(row=1))
+    assert {unit.role for unit in row.units if unit.is_trained} <= {"O", "B-animal", "I-animal", "B-plant"}
+    assert prepared.report["train"]["audit"]["labels"]["O"] > 0
+
+
+def test_what_counts_are_entities_where_all_tags_mark_them_and_tags_elsewhere():
+    task = TokenClassification()
+    assert task.metrics({"labels": ["O", "B-x"]})[0] == "entity_f1"
+    assert task.metrics({"labels": ["NOUN", "VERB"]}) == ("tag_accuracy",)
+
+
+# Hidden words
+
+
+def masking(**more):
+    return Masking(AutoTokenizer.from_pretrained(bert()), 0.15, **{"whole_words": False, **more})
+
+
+def row(words=8):
+    ids = [2, *range(5, 5 + words), 3]
+    return {"input_ids": ids, "words": [-1, *[at // 2 for at in range(words)], -1]}
+
+
+def test_special_tokens_are_never_hidden_and_one_token_of_a_row_always_is():
+    batch = masking()([row(), row(1)] * 50)
+    assert (batch["labels"][:, 0] == -100).all()
+    assert (batch["labels"] != -100).any(-1).all()
+
+
+def test_what_is_hidden_follows_the_generator_while_training_and_the_row_while_scoring():
+    drawn, fixed = masking(), masking(seed=lambda data: len(data))
+    torch.manual_seed(1)
+    first = drawn([row()] * 20)["labels"]
+    torch.manual_seed(1)
+    assert torch.equal(first, drawn([row()] * 20)["labels"])
+    assert not torch.equal(first, drawn([row()] * 20)["labels"])
+    assert torch.equal(fixed([row()])["labels"], fixed([row(), row(3)])["labels"][:1])
+
+
+def test_the_pieces_of_a_word_are_hidden_together():
+    labels = masking(whole_words=True)([row()] * 50)["labels"]
+    pairs = (labels[:, 1:9] != -100).view(50, 4, 2)
+    assert torch.equal(pairs[..., 0], pairs[..., 1])
+
+
+def test_a_tokenizer_that_can_hide_nothing_is_refused(tmp_path):
+    words = AutoTokenizer.from_pretrained(bert())
+    words.mask_token = None
+    with pytest.raises(UserError, match="no mask token"):
+        config(masked()).task.settle({}, words, None)
+
+
+# Choices
+
+
+@pytest.mark.parametrize(("answer", "index"), [(1, 1), ("1", 1), ("B", 1), ("b", 1), ("two", 1), (0, 0)])
+def test_the_right_choice_is_named_by_number_letter_or_text(answer, index):
+    assert multiple_choice._right(answer, ["one", "two"], 0) == index
+
+
+@pytest.mark.parametrize("answer", [2, "C", "three", -1, 0.5])
+def test_an_answer_that_names_no_choice_is_refused_by_row(answer):
+    with pytest.raises(UserError, match=r"row 7: answer .* names none of its 2 choices"):
+        multiple_choice._right(answer, ["one", "two"], 7)
+
+
+@pytest.mark.parametrize(("question", "choices"), [("", ["a", "b"]), (None, ["a", "b"]), ("q", ["a"]), ("q", None)])
+def test_a_row_that_asks_nothing_is_dropped_with_its_reason(question, choices):
+    with pytest.raises(RowError, match=r"no question|fewer than two choices"):
+        multiple_choice._asked(question, choices)
+
+
+def test_rows_with_fewer_choices_get_empty_ones():
+    task, words = multiple_choice.MultipleChoice(), AutoTokenizer.from_pretrained(bert())
+    rows = [task._row(words, "the", choices, 0, 16) for choices in (["cat", "dog"], ["cat", "dog", "cow"])]
+    arrays = [{name: np.asarray(value) for name, value in each.items() if name != "notes"} for each in rows]
+    batch = task.collator(words)(arrays)
+    assert batch["input_ids"].shape[:2] == (2, 3)
+    assert batch["labels"].tolist() == [0, 0]
