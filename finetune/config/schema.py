@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, SerializeAsAny
 
 from finetune.config.data import DatasetConfig, PackingConfig
+from finetune.config.launch import LaunchConfig
 from finetune.config.task import Task
 from finetune.config.types import Closed, Count, DType, Name, Number, Positive, Switch, Text, Whole
 
@@ -196,6 +197,7 @@ class Config:
     tracking: TrackingConfig
     publish: PublishConfig
     packing: PackingConfig = field(default_factory=PackingConfig)
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     global_batch_size: Positive | None = None
     """Rows per optimizer step over all devices. None takes per-device size x devices x accumulation."""

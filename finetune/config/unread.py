@@ -159,6 +159,8 @@ RULES = (
          "evaluation.batch_size={} decides", "evaluation.batch_size"),
     Rule(("tracking.project", "tracking.online"), _is("tracking.report_to", None, []),
          "no tracker is chosen; write tracking=wandb or another", "tracking.report_to"),
+    Rule(("launch.nproc_per_node", "launch.nodes"), _is("launch.method", "local", None),
+         "launch={} is this one process; write launch=torchrun", "launch.method"),
     Rule(("publish.commit_message",), _is("publish.to", None, "none"), "publish.to is none", "publish.to"),
     Rule(("trainer.num_train_epochs",), lambda read: (read("trainer.max_steps") or 0) > 0,
          "trainer.max_steps={} decides how long the run is", "trainer.max_steps"),
