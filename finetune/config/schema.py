@@ -96,6 +96,10 @@ class EvaluationConfig:
     """Score the untouched model on the same rows first."""
     batch_size: Positive | None = None
     """None takes `trainer.per_device_eval_batch_size`, else the size of training."""
+    early_stopping_patience: Positive | None = None
+    """Stop training after this many evaluations without a better `trainer.metric_for_best_model`."""
+    early_stopping_threshold: Annotated[Number, Field(ge=0)] = 0.0
+    """By how much a score must be better to count as better."""
     generation: GenerationConfig = field(default_factory=GenerationConfig)
 
 
