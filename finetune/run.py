@@ -1,7 +1,7 @@
 """The program: the straight line from a config to a verified model."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from itertools import islice
@@ -13,6 +13,9 @@ from finetune.config.schema import Config
 from finetune.config.task import RowError
 from finetune.data.prepare import Prepared
 from finetune.errors import Stopped
+from finetune.launch import launching, typed
+from finetune.launch.launching import Launch
+from finetune.launch.typed import Place
 from finetune.plan import frozen, identity
 from finetune.plan.catalogue import refuse_failed
 from finetune.plan.plan import Plan
@@ -21,7 +24,7 @@ from finetune.plan.run_folder import RunFolder, create, find
 from finetune.training import resume as resuming
 from finetune.training import signals
 from finetune.training.signals import Request
-from finetune.worker import work
+from finetune.worker import rank_of
 
 log = logging.getLogger(__name__)
 
@@ -30,14 +33,17 @@ SAVED = ("saved", "verified", "published")
 DONE = ("verified", "published")
 
 
-def run(config: Config, notes: Sequence[str] = ()) -> RunFolder:
+def run(config: Config, notes: Sequence[str] = (), tell: Callable[[RunFolder], None] | None = None) -> RunFolder:
     """Train, verify and publish as the config says. A named folder that holds this run goes on with it.
 
+    Args:
+        tell: lets the other ranks know of the folder, where this process is the first of several that were started.
     Raises:
         PlanError: a check of the plan failed.
         Stopped: the run was asked to stop, and can be resumed.
     """
     folder = None
+    launch = launching.here if tell else launching.of(config.launch)
     try:
         with signals.heard() as request, ExitStack() as held:
             if config.run_folder:
@@ -48,24 +54,43 @@ def run(config: Config, notes: Sequence[str] = ()) -> RunFolder:
             if not config.run_folder:
                 held.enter_context(folder.locked())
             held.enter_context(folder.logged())
-            complete(folder, made, request)
+            if tell:
+                tell(folder)
+            complete(folder, made, request, launch)
     except Stopped as stopped:
         way_on = f"Go on with: finetune resume {folder.path}" if folder else "Go on with the same command"
         raise Stopped(f"{stopped}. {way_on}") from None
     return folder
 
 
-def complete(folder: RunFolder, made: Plan, request: Request) -> None:
+def run_as_rank(place: Place, load: Callable[[], tuple[Config, Sequence[str]]]) -> RunFolder:
+    """The same in one of several processes that the user started.
+
+    Args:
+        load: composes the config; the first rank alone does.
+    Raises:
+        SystemExit: another rank than the first is at its end.
+    """
+    if place.rank:
+        raise SystemExit(rank_of(typed.folder_of_run()))
+    first = typed.First()
+    with first.telling():
+        config, notes = load()
+        config = replace(config, launch=typed.chosen(config.launch, place))
+        return run(config, notes, first.tell)
+
+
+def complete(folder: RunFolder, made: Plan, request: Request, launch: Launch) -> None:
     """The stages that are still to be done."""
     if folder.stage in DONE:
         log.info("%s is finished; a longer run goes on with checkpoint.accept=[total_steps]", folder.path)
     if folder.stage not in SAVED:
-        work(folder, request)
+        launch(folder, made, request)
     finish(folder, made)
 
 
-def resume(path: str, overrides: Sequence[str] = (), back_to: int | None = None) -> RunFolder:
-    """Go on with the run in a folder: what `train` does with its config and `run_folder=PATH`.
+def of_folder(path: str, overrides: Sequence[str], back_to: int | None) -> tuple[Config, Sequence[str]]:
+    """The config that goes on with the run in a folder: its own, and `run_folder=PATH`.
 
     Args:
         back_to: the step to go back to first; later checkpoints are set aside.
@@ -76,7 +101,7 @@ def resume(path: str, overrides: Sequence[str] = (), back_to: int | None = None)
     config, composed = load_config([f"recipe={folder / 'config.yaml'}", *overrides])
     if back_to is not None:
         resuming.go_back(folder, back_to)
-    return run(replace(config, run_folder=str(folder.path)), composed.notes)
+    return replace(config, run_folder=str(folder.path)), composed.notes
 
 
 def run_folder(made: Plan, prepared: Prepared) -> RunFolder:

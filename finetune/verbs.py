@@ -3,32 +3,52 @@
 import argparse
 import os
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from finetune.errors import UserError
+
+if TYPE_CHECKING:
+    from finetune.config.schema import Config
 
 
 def train(options: argparse.Namespace) -> None:
     """Train, evaluate, verify, and publish where asked."""
     if options.multirun:
         raise UserError("-m is kept for sweeps, which this version does not run; start one training for each point")
+    _run(lambda: _loaded(options.overrides))
+
+
+def _loaded(overrides: list[str]) -> "tuple[Config, Sequence[str]]":
     from finetune.config.check import load_config
 
-    config, composed = load_config(options.overrides)
-    from finetune import console
-    from finetune.run import run
+    config, composed = load_config(overrides)
+    return config, composed.notes
+
+
+def _run(load: "Callable[[], tuple[Config, Sequence[str]]]") -> None:
+    """Alone, or as one of several processes, of which the first composes."""
+    from finetune.launch import typed
+
+    here = typed.place()
+    # A config that is wrong is told before anything heavy is loaded; where there are ranks, by the first alone.
+    loaded = load() if here is None else ()
+    from finetune import console, run
 
     with console.session():
-        console.conclude(run(config, composed.notes))
+        console.conclude(run.run_as_rank(here, load) if here else run.run(*loaded))
 
 
 def resume(options: argparse.Namespace) -> None:
     """Go on with a run that was stopped, or extend one that is finished."""
-    from finetune import console
-    from finetune.run import resume
 
-    with console.session():
-        console.conclude(resume(options.run, options.overrides, options.back_to))
+    def load() -> "tuple[Config, Sequence[str]]":
+        from finetune.run import of_folder
+
+        return of_folder(options.run, options.overrides, options.back_to)
+
+    _run(load)
 
 
 def plan(options: argparse.Namespace) -> None:

@@ -4,12 +4,13 @@ torchrun --nproc-per-node=2 -m finetune.worker RUN
 """
 
 import json
+import logging
 import os
 import shutil
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 import torch
 
@@ -90,29 +91,75 @@ def _answers(trained: Trained, plan: Plan, folder: RunFolder) -> dict[str, float
     return generation.scores(answers)
 
 
+def _report(text: str) -> None:
+    print(f"finetune: {text}", file=sys.stderr)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """One rank of several, as torchrun starts it; exits with the codes of the command line."""
-    (path,) = sys.argv[1:] if arguments is None else arguments
-    sys.exit(rank_of(find(path)))
+    path, *launched = sys.argv[1:] if arguments is None else arguments
+    if not launched:
+        sys.exit(rank_of(find(path)))
+    logging.getLogger("finetune").addHandler(logging.StreamHandler(sys.stdout))
+    sys.exit(rank_of(find(path), lambda _: None))
 
 
-def rank_of(folder: RunFolder) -> int:
-    """Work as one rank, and say by its number what ends it; returns the exit code."""
-    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+def rank_of(folder: RunFolder, report: Callable[[str], None] = _report) -> int:
+    """Work as one rank, and say by its number what ends it; returns the exit code.
+
+    Args:
+        report: what is said goes there; whoever started the ranks may say it once for all of them.
+    """
+    rank = _place()[0]
+    _keep_output(folder, rank)
     try:
-        with peers.watched(folder / "ranks", rank, ranks), _first_logs(folder, rank), signals.heard() as request:
-            work(folder, request)
+        # Heard to the end: torchrun sends a signal to whoever is not done when the first rank is.
+        with signals.heard() as request, _first_logs(folder, rank):
+            as_rank(folder, request)
     except Stopped as stopped:
-        print(f"finetune: {stopped}. Go on with: finetune resume {folder.path}", file=sys.stderr)
+        report(f"{stopped}. Go on with: finetune resume {folder.path}")
         return stopped.exit_code
     except FinetuneError as error:
-        print(f"finetune: rank {rank}: {error}", file=sys.stderr)
+        report(f"rank {rank}: {error}")
         return error.exit_code
     except Exception as error:
-        traceback.print_exc()
-        print(f"finetune: rank {rank}: {error}", file=sys.stderr)
+        report(f"rank {rank}: {error}")
         return OUR_FAULT
     return DONE
+
+
+def as_rank(folder: RunFolder, request: Request | None = None) -> None:
+    """Work as the rank that this process is, watched by the others; alone where there are none."""
+    rank, count = _place()
+    with peers.watched(folder / "ranks", rank, count):
+        try:
+            work(folder, request)
+        except FinetuneError:
+            raise
+        except Exception:
+            if count > 1:
+                _keep_traceback(folder)
+            raise
+
+
+def _place() -> tuple[int, int]:
+    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _keep_output(folder: RunFolder, rank: int) -> None:
+    """One stream of output for all: what other ranks print is kept in a file each."""
+    if rank:
+        (folder / "ranks").mkdir(exist_ok=True)
+        file = os.open(folder / "ranks" / f"{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        for stream in (1, 2):
+            os.dup2(file, stream)
+
+
+def _keep_traceback(folder: RunFolder) -> None:
+    """The first rank that fails says where; a later one is its echo, and is in the rank's own output."""
+    traceback.print_exc()
+    with suppress(FileExistsError), (folder / "traceback.txt").open("x", encoding="utf-8") as file:
+        traceback.print_exc(file=file)
 
 
 @contextmanager

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 import tiny_runs
 import torch
 from safetensors.torch import load_file
@@ -30,7 +29,6 @@ from transformers import TrainerCallback
 
 from finetune import run, worker
 from finetune.errors import FinetuneError, Stopped
-from finetune.plan import checks, environment
 from finetune.plan.run_folder import RunFolder
 from finetune.training import train
 
@@ -181,11 +179,9 @@ def differences(one: dict, other: dict) -> list[str]:
 
 def planned_for_two(recipe: Sequence[str], folder: Path) -> RunFolder:
     """A run folder whose plan is for two ranks."""
-    with tiny_runs.own_caches(), pytest.MonkeyPatch.context() as patch:
-        # Where the variable is set, making the trainer's arguments already waits for the other rank.
-        patch.setattr(environment, "ranks", lambda: 2)
-        patch.setitem(checks.EARLY, "processes", lambda _: "2")
-        made, prepared = run.planned(tiny_runs.config([*recipe, f"run_folder={folder}"]))
+    two = ("launch=torchrun", "launch.nproc_per_node=2")
+    with tiny_runs.own_caches():
+        made, prepared = run.planned(tiny_runs.config([*recipe, *two, f"run_folder={folder}"]))
         return run.run_folder(made, prepared)
 
 
@@ -210,7 +206,11 @@ def two_ranks(folder: RunFolder, callbacks: dict[int, Sequence[TrainerCallback]]
 
 
 def output(folder: RunFolder, rank: int) -> Path:
-    return folder.path.with_suffix(f".out{rank}")
+    """All but the first keep what they print in the run's folder."""
+    if rank == 0:
+        return folder.path.with_suffix(".out0")
+    (folder / "ranks").mkdir(exist_ok=True)
+    return folder / "ranks" / f"{rank}.log"
 
 
 def both_ended(pids: list[int], folder: RunFolder, timeout: float = 120) -> list[End]:

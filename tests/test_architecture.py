@@ -21,6 +21,7 @@ FLOORS = (
     ("training",),
     ("artifacts",),
     ("worker",),
+    ("launch",),
     ("run", "rehearse"),
     ("console", "doctor"),
     ("verbs",),

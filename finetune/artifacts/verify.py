@@ -22,7 +22,7 @@ from finetune.data.rows import Rows
 from finetune.errors import FinetuneError
 from finetune.models import adapter
 from finetune.models.precision import autocast
-from finetune.plan import frozen
+from finetune.plan import environment, frozen
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
 from finetune.training.train import Trained, evaluation_of, load_rows
@@ -66,7 +66,8 @@ def run(folder: RunFolder) -> list[Finding]:
     """
     (folder / "verification.json").unlink(missing_ok=True)
     _make_room()
-    outcome = subprocess.run([sys.executable, "-m", __name__, str(folder.path)], capture_output=True, text=True)
+    command = [sys.executable, "-m", __name__, str(folder.path)]
+    outcome = subprocess.run(command, capture_output=True, text=True, env=environment.alone())
     found = folder.read("verification.json")
     if found is None:
         raise VerificationError(f"the saved model could not be loaded in a fresh process:\n{outcome.stderr[-2000:]}")

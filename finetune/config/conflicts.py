@@ -10,6 +10,7 @@ from finetune.config.unread import OFF, Read, reader
 from finetune.errors import Problem
 
 CHECKPOINTED = "trainer.activation_checkpointing"
+PATIENCE = "evaluation.early_stopping_patience"
 # Prefixes reach the layers as a cache, and recomputed layers get none.
 USES_CACHE = ("prefix_tuning", "cartridge")
 
@@ -60,6 +61,13 @@ CONFLICTS = (
         lambda read: read("adapter.method") in USES_CACHE and read(CHECKPOINTED) not in OFF,
         "this adapter reaches the layers as a cache, and layers that are computed again get none.",
         f"Write {CHECKPOINTED}=false",
+    ),
+    Conflict(
+        PATIENCE,
+        "trainer.load_best_model_at_end",
+        lambda read: read(PATIENCE) is not None and read("trainer.load_best_model_at_end") is not True,
+        "where training stops early, the best model is the one before it, and is kept.",
+        "Write trainer.load_best_model_at_end=true, with trainer.eval_strategy and trainer.save_strategy",
     ),
     Conflict(
         "trainer.load_best_model_at_end",

@@ -32,7 +32,7 @@ EVALUATED_BY_US = (
     "prediction_loss_only", "eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps",
     "include_for_metrics", "batch_eval_metrics", "bf16_full_eval", "fp16_full_eval",
 )  # fmt: skip
-ONE_PROCESS = "nothing: this version trains in one process"
+ONE_PROCESS = "nothing: this version shards no model; launch=torchrun holds a whole one in each process"
 NO_CHOICE = "the environment variable CUDA_VISIBLE_DEVICES with nothing in it"
 OWNED: dict[str, dict[str, str]] = {
     "trainer": {

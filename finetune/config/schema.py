@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, SerializeAsAny
 
 from finetune.config.data import DatasetConfig, PackingConfig
+from finetune.config.launch import LaunchConfig
 from finetune.config.task import Task
 from finetune.config.types import Closed, Count, DType, Name, Number, Positive, Switch, Text, Whole
 
@@ -97,6 +98,10 @@ class EvaluationConfig:
     """Score the untouched model on the same rows first."""
     batch_size: Positive | None = None
     """None takes `trainer.per_device_eval_batch_size`, else the size of training."""
+    early_stopping_patience: Positive | None = None
+    """Stop training after this many evaluations without a better `trainer.metric_for_best_model`."""
+    early_stopping_threshold: Annotated[Number, Field(ge=0)] = 0.0
+    """By how much a score must be better to count as better."""
     generation: GenerationConfig = field(default_factory=GenerationConfig)
 
 
@@ -198,6 +203,7 @@ class Config:
     tracking: TrackingConfig
     publish: PublishConfig
     packing: PackingConfig = field(default_factory=PackingConfig)
+    launch: LaunchConfig = field(default_factory=LaunchConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     global_batch_size: Positive | None = None
     """Rows per optimizer step over all devices. None takes per-device size x devices x accumulation."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from finetune.config.task import Facts
 from finetune.data import duplicates
-from finetune.data.ragged import Array, Ragged, ragged
+from finetune.data.ragged import Array, Blocks, lengths_of, parts, ragged
 from finetune.data.rows import Rows
 from finetune.data.shards import IGNORED
 
@@ -30,14 +30,14 @@ def audit(rows: Any, facts: Facts, others: Iterable[Any] = ()) -> dict[str, Any]
     """
     if not len(rows):
         return {}
-    ids = ragged(rows, "input_ids")
+    evaluated = [Blocks(other, "input_ids") for other in others if len(other)]
     found = {
         "rows": len(rows),
-        "lengths": _lengths(ids.lengths()),
-        "duplicates": duplicates.count(ids, [ragged(other, "input_ids") for other in others if len(other)]),
+        "lengths": _lengths(lengths_of(rows)),
+        "duplicates": duplicates.count(Blocks(rows, "input_ids"), evaluated),
     }
     if is_per_token(rows):
-        return {**found, **_trained(ids, _is_trained(rows), facts.get("stops", ())), **_of_tokens(rows, facts)}
+        return {**found, **_trained(rows, facts.get("stops", ())), **_of_tokens(rows, facts)}
     return {**found, **_of_rows(rows, facts)}
 
 
@@ -81,14 +81,19 @@ def _is_trained(rows: Any) -> Array:
     return rows.tokens("trained") if isinstance(rows, Rows) else ragged(rows, "labels").values != IGNORED
 
 
-def _trained(ids: Ragged, trained: Array, stops: Sequence[int]) -> dict[str, Any]:
+def _trained(rows: Any, stops: Sequence[int]) -> dict[str, Any]:
     """Tokens in the loss, and rows in which a token that ends a turn is among them."""
-    found = {"tokens": len(ids.values), "trained tokens": int(trained.sum())}
+    tokens, trained, ended = 0, 0, []
+    for part in parts(rows):
+        ids, mask = ragged(part, "input_ids"), _is_trained(part)
+        tokens, trained = tokens + ids.tokens, trained + int(mask.sum())
+        ended.append(ids.count(mask & np.isin(ids.values, list(stops))) > 0)
+    found = {"tokens": tokens, "trained tokens": trained}
     if not stops:
         return found
-    ends = trained & np.logical_or.reduce([ids.values == stop for stop in stops])
-    ended = ids.count(ends) > 0
-    return {**found, "rows with a trained end": int(ended.sum()), "rows without": np.flatnonzero(~ended)[:3].tolist()}
+    with_end = np.concatenate(ended)
+    first = np.flatnonzero(~with_end)[:3].tolist()
+    return {**found, "rows with a trained end": int(with_end.sum()), "rows without": first}
 
 
 def _of_tokens(rows: Any, facts: Facts) -> dict[str, Any]:
@@ -96,8 +101,9 @@ def _of_tokens(rows: Any, facts: Facts) -> dict[str, Any]:
     names = facts.get("labels")
     if not names:
         return {}
-    values = ragged(rows, "labels").values
-    counts = np.bincount(values[values != IGNORED], minlength=len(names))
+    counts = np.zeros(len(names), np.int64)
+    for labels in Blocks(rows, "labels").blocks():
+        counts += np.bincount(labels.values[labels.values != IGNORED], minlength=len(names))
     return {"labels": {name: int(number) for name, number in zip(names, counts, strict=True)}}
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from finetune.config.data import DatasetConfig
-from finetune.data.ragged import Array, Ragged, ragged
+from finetune.data.ragged import Array, Blocks, Ragged
 
 RUN, BINS, BAND = 5, 32, 4
 SEARCHED = 5_000_000
@@ -33,17 +34,17 @@ def unwanted(train: Any, others: Iterable[Any], config: DatasetConfig) -> dict[i
     """
     if config.deduplicate == "none" and not config.decontaminate:
         return {}
-    ids = ragged(train, "input_ids")
+    ids = Blocks(train, "input_ids")
     found = dict.fromkeys(copies(ids), COPY) if config.deduplicate != "none" else {}
     if config.deduplicate == "near":
-        found = dict.fromkeys(near_copies(ids), NEAR_COPY) | found
+        found = dict.fromkeys(near_copies(ids.whole()), NEAR_COPY) | found
     if config.decontaminate:
-        both = overlap(ids, [ragged(part, "input_ids") for part in others if len(part)])
+        both = overlap(ids, [Blocks(part, "input_ids") for part in others if len(part)])
         found = dict.fromkeys(both, EVALUATED) | found
     return found
 
 
-def copies(ids: Ragged) -> dict[int, int]:
+def copies(ids: Ragged | Blocks) -> dict[int, int]:
     """Each row that repeats an earlier one, and the first such row."""
     first: dict[bytes, int] = {}
     found = {}
@@ -53,15 +54,16 @@ def copies(ids: Ragged) -> dict[int, int]:
     return found
 
 
-def overlap(ids: Ragged, others: Iterable[Ragged]) -> list[int]:
+def overlap(ids: Ragged | Blocks, others: Iterable[Ragged | Blocks]) -> list[int]:
     """The rows that occur in others as well."""
     known = {key for other in others for key in _keys(other)}
     return [at for at, key in enumerate(_keys(ids)) if key in known]
 
 
-def _keys(ids: Ragged) -> Iterator[bytes]:
-    for start, end in zip(ids.offsets[:-1].tolist(), ids.offsets[1:].tolist(), strict=True):
-        yield hashlib.blake2b(ids.values[start:end].astype(np.int64).tobytes(), digest_size=16).digest()
+def _keys(ids: Ragged | Blocks) -> Iterator[bytes]:
+    for block in ids.blocks():
+        for start, end in pairwise(block.offsets.tolist()):
+            yield hashlib.blake2b(block.values[start:end].astype(np.int64).tobytes(), digest_size=16).digest()
 
 
 def near_copies(ids: Ragged) -> dict[int, int]:
@@ -122,8 +124,8 @@ def _share(hashes: Array, ends: Array, one: int, other: int) -> float:
     return len(left & right) / max(1, len(left | right))
 
 
-def count(ids: Ragged, others: Iterable[Ragged] = ()) -> dict[str, Any]:
+def count(ids: Ragged | Blocks, others: Iterable[Ragged | Blocks] = ()) -> dict[str, Any]:
     """How many rows repeat an earlier one, nearly repeat one (None: too many to look), or occur in others as well."""
     exact = copies(ids)
-    near = len(near_copies(ids).keys() - exact.keys()) if len(ids.values) <= SEARCHED else None
+    near = len(near_copies(ids.whole()).keys() - exact.keys()) if ids.tokens <= SEARCHED else None
     return {"exact": len(exact), "near": near, "evaluated": len(overlap(ids, others))}

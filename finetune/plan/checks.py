@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from finetune.config.launch import LOCAL
 from finetune.config.schema import Config
 from finetune.errors import MachineError, MissingExtra, UserError
 from finetune.models import quantization
@@ -31,14 +32,20 @@ def _output_folder(config: Config) -> str:
     return f"{config.output_dir} can be written"
 
 
-def _processes(_: Config) -> str:
-    if environment.ranks() > 1:
-        raise UserError(
-            f"WORLD_SIZE={environment.ranks()}: this version trains in one process. Start it with `finetune train`, "
-            "not with torchrun or accelerate launch"
+def _processes(config: Config) -> str:
+    launch, seen = config.launch, environment.accelerators()
+    if launch.method == LOCAL:
+        idle = environment.idle_gpus()
+        return f"1; {idle} more GPUs stay idle: launch=torchrun uses them" if idle else "1"
+    each = environment.ranks_a_node(launch)
+    if seen and each > seen:
+        raise MachineError(
+            f"launch.nproc_per_node={each}, and this machine has {seen} accelerators. Write launch.nproc_per_node=auto"
         )
-    idle = environment.idle_gpus()
-    return f"1; {idle} more GPUs stay idle" if idle else "1"
+    on = "accelerators" if seen else "the processor, over gloo"
+    return (
+        f"{environment.ranks(launch)} on {on}, on {launch.nodes} machines" if launch.nodes > 1 else f"{each} on {on}"
+    )
 
 
 def _environment(_: Config) -> str:

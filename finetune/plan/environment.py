@@ -8,20 +8,22 @@ from typing import Any
 
 import torch
 
+from finetune.config.launch import LOCAL, RANK, LaunchConfig
+from finetune.errors import MachineError
 from finetune.models.precision import device
 
 LIBRARIES = ("torch", "transformers", "datasets", "peft", "trl", "accelerate", "hydra-core", "bitsandbytes")
 OVERRIDING = ("ACCELERATE_", "FSDP_", "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "WANDB_MODE")
 
 
-def describe() -> dict[str, Any]:
+def describe(launch: LaunchConfig) -> dict[str, Any]:
     """Versions, device, ranks, and the variables that would change a run; no value of a secret."""
     return {
         "python": platform.python_version(),
         "versions": versions(),
         "device": device_name(),
-        "ranks": ranks(),
-        "launcher": launcher(),
+        "ranks": ranks(launch),
+        "launcher": launcher(launch),
         "credentials": credentials(),
         "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(OVERRIDING)},
     }
@@ -63,13 +65,39 @@ def _present(found: bool) -> str:
     return "present" if found else "none"
 
 
-def launcher() -> str:
-    """Who started this process."""
+def launcher(launch: LaunchConfig) -> str:
+    """Who starts the processes."""
     if "SLURM_JOB_ID" in os.environ:
         return "SLURM"
-    return "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "this process"
+    return "this process" if launch.method == LOCAL else launch.method
 
 
-def ranks() -> int:
+def alone() -> dict[str, str]:
+    """The variables of a process that is no rank, also where this one is."""
+    return {name: value for name, value in os.environ.items() if name not in RANK}
+
+
+def accelerators() -> int:
+    """How many this process sees."""
+    return torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+
+
+def ranks(launch: LaunchConfig) -> int:
     """How many processes train together."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return 1 if launch.method == LOCAL else launch.nodes * ranks_a_node(launch)
+
+
+def ranks_a_node(launch: LaunchConfig) -> int:
+    """How many processes of one machine train together.
+
+    Raises:
+        MachineError: there is to be one for each accelerator, and there is none.
+    """
+    if launch.nproc_per_node != "auto":
+        return launch.nproc_per_node
+    if not (found := accelerators()):
+        raise MachineError(
+            "launch.nproc_per_node=auto is one process for each accelerator, and this machine has none. Write a "
+            "number: launch.nproc_per_node=2 trains in two processes on the processor"
+        )
+    return found

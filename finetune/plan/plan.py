@@ -61,7 +61,7 @@ def make(config: Config, prepared: Prepared, early: list[Check], notes: Sequence
     found = closing.value("model", lambda: summary(config, prepared))
     arguments = closing.value("trainer", lambda: _arguments(config, chosen, sizes) if chosen and sizes else {})
     known = partial(Run, config, prepared, chosen, sizes, _defaults(config) | (arguments or {}))
-    spent = closing.value("costs", lambda: costs(known(tuple(found.fresh))) if found else None)
+    spent = closing.value("costs", lambda: costs(known(tuple(found.fresh))) if found and arguments else None)
     refuse_failed(closing.failed)
     return Plan(
         config=config,
@@ -74,7 +74,7 @@ def make(config: Config, prepared: Prepared, early: list[Check], notes: Sequence
         batches=sizes,
         arguments=arguments,
         model=found,
-        environment=environment.describe(),
+        environment=environment.describe(config.launch),
         costs=spent,
         checks=[*early, *limits.late(config, prepared, sizes, spent)],
         notes=list(notes),
@@ -113,7 +113,7 @@ def from_json(values: dict[str, Any]) -> Plan:
 
 def _batches(config: Config, prepared: Prepared) -> Batches:
     given = _defaults(config) | config.trainer
-    ranks, per_device = environment.ranks(), int(given["per_device_train_batch_size"])
+    ranks, per_device = environment.ranks(config.launch), int(given["per_device_train_batch_size"])
     wanted = config.trainer.get("gradient_accumulation_steps")
     accumulation = batches.accumulation(config.global_batch_size, per_device, ranks, wanted)
     schedule = Schedule(

@@ -19,7 +19,8 @@ answers.jsonl       generated answers, where the recipe asks for them
 verification.json   what a fresh process found when it loaded model/
 published.json      where the model was uploaded to
 status.json         the stage reached, and how it ended
-ranks/              the beats of the ranks, where there are several
+ranks/              the beats of the ranks, where there are several, and what all but the first print
+traceback.txt       where the first rank that failed by a fault of the program was
 .lock               held by the process that works on the run
 """
 
@@ -84,7 +85,7 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other process out. The lock goes with the process, however that ends.
+        """Keep every other process out, but those this one starts. The lock goes with the process, however that ends.
 
         Raises:
             UserError: another process works on the run.
@@ -96,10 +97,14 @@ class RunFolder:
                 # Of the process, not of the open file: a data loader's worker that outlives it holds nothing.
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
+                if file.read() == _holder(os.getppid()):
+                    yield
+                    return
+                file.seek(0)
                 raise UserError(f"{self.path} is in use by {file.read().strip()}; wait for it, or stop it") from None
             file.seek(0)
             file.truncate()
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.write(_holder(os.getpid()))
             file.flush()
             yield
 
@@ -124,6 +129,10 @@ class RunFolder:
         status = self.read("status.json") or {"stage": "planned"}
         how = "stopped" if isinstance(error, Stopped) else "failed"
         self.write("status.json", {"stage": status["stage"], how: str(error) or type(error).__name__})
+
+
+def _holder(process: int) -> str:
+    return f"process {process} on {socket.gethostname()}\n"
 
 
 def create(output_dir: str, name: str) -> RunFolder:

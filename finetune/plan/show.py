@@ -118,9 +118,13 @@ def _time(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
+
+
 def _environment(plan: Plan) -> Rows:
     found = plan.environment
-    yield "device", f"{found['device']}; {found['ranks']} process, started by {found['launcher']}"
+    yield "device", f"{found['device']}; {_processes(found['ranks'])}, started by {found['launcher']}"
     yield "precision", f"{plan.precision.compute}, {plan.precision.reason}; trained weights {plan.precision.trainable}"
     yield "versions", ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     yield "variables", ", ".join(f"{name}={value}" for name, value in found["variables"].items()) or "none"

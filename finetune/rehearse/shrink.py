@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config.data import DatasetConfig
+from finetune.config.launch import LaunchConfig
 from finetune.config.schema import Config, PublishConfig, TrackingConfig
 from finetune.models import quantization
 
@@ -62,6 +63,7 @@ def shrunk(config: Config, base: Path, data: DatasetConfig, folder: Path) -> tup
         evaluation=_evaluation(config),
         tracking=TrackingConfig(),
         publish=PublishConfig(),
+        launch=LaunchConfig(),
         plan=replace(config.plan, device=None, throughput=None),
         global_batch_size=None,
         output_dir=str(folder),

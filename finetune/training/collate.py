@@ -52,15 +52,16 @@ def flat(rows: Sequence[Row]) -> dict[str, Any]:
 def padded(rows: Sequence[Row], pad_token_id: int) -> dict[str, torch.Tensor]:
     """A row each, (rows, tokens of the longest); what fills a row up is a document of its own."""
     shape = (len(rows), max(len(row["input_ids"]) for row in rows))
-    ids, labels = np.full(shape, pad_token_id), np.full(shape, IGNORED)
-    positions = np.empty(shape, np.int64)
+    ids, labels, positions = (np.empty(shape, np.int64) for _ in range(3))
+    places = np.arange(shape[1])
     for at, row in enumerate(rows):
         length = len(row["input_ids"])
+        ids[at, length:], labels[at, length:] = pad_token_id, IGNORED
         lengths = np.append(row["seq_lengths"], shape[1] - length)
         begins = np.cumsum(lengths) - lengths
         ids[at, :length], labels[at, :length] = row["input_ids"], row["labels"]
         labels[at, begins[:-1]] = IGNORED
-        positions[at] = np.arange(shape[1]) - np.repeat(begins, lengths)
+        np.subtract(places, np.repeat(begins, lengths), out=positions[at])
     return {
         name: torch.from_numpy(v) for name, v in zip(("input_ids", "labels", "position_ids"), (ids, labels, positions))
     }

@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -33,6 +33,8 @@ class Request:
         self.in_steps = False
         self.is_leaving = False
         self.process = os.getpid()
+        self.pass_on: Callable[[str], None] | None = None
+        """Whom the work is left to, where it is not done in this process."""
 
     def note(self, number: int, _: FrameType | None) -> None:
         """The handler: nothing is done here but to remember, or to leave where nothing would be lost."""
@@ -42,7 +44,9 @@ class Request:
         if self.by and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.by = signal.Signals(number).name
-        if not self.in_steps and not self.is_leaving:
+        if self.pass_on:
+            self.pass_on(self.by)
+        elif not self.in_steps and not self.is_leaving:
             self.is_leaving = True
             raise Stopped(f"stopped by {self.by}")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 
 from finetune.data import index
 from finetune.data.rows import Rows
@@ -104,12 +104,21 @@ def _watch(trainer: Any, plan: Plan, folder: RunFolder, request: Request) -> Hea
             heartbeat,
             *guards.chosen(trainer, plan.config.guards, [step for each in skipped for step in each["steps"]]),
             MovingRanks(),
+            *_early_stopping(plan),
             Pace(plan),
             StopAsked(trainer, request),
             Trials(trainer, plan),
         ],
     )
     return heartbeat
+
+
+def _early_stopping(plan: Plan) -> list[EarlyStoppingCallback]:
+    """transformers' own, where the recipe asks for it."""
+    config = plan.config.evaluation
+    if config.early_stopping_patience is None:
+        return []
+    return [EarlyStoppingCallback(config.early_stopping_patience, config.early_stopping_threshold)]
 
 
 def _go_back(folder: RunFolder, why: guards.RollBack) -> None:

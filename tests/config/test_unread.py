@@ -27,6 +27,8 @@ IDLE = {
     "tokenizer.revision": ("tokenizer.revision=a", "", "own"),
     "model.revision": ("model.revision=a", "model.path=.", "lies on this machine"),
     "model.fallback_for": ("model.fallback_for=a", "", "there is no model.fallback_path"),
+    "launch.nproc_per_node": ("launch.nproc_per_node=2", "", "is this one process; write launch=torchrun"),
+    "evaluation.early_stopping_threshold": ("evaluation.early_stopping_threshold=0.1", "", "does not stop early"),
     "evaluation.generation.max_new_tokens": ("evaluation.generation.max_new_tokens=9", "", "nothing is generated"),
     "trainer.per_device_eval_batch_size": (
         "trainer.per_device_eval_batch_size=2",
@@ -148,6 +150,9 @@ AT_ODDS = {
     "publish.repo_id": ("publish=hub", "Write publish.repo_id=me/my-model"),
     "trainer.activation_checkpointing": (
         "adapter=prefix trainer.activation_checkpointing=true", "Write trainer.activation_checkpointing=false",
+    ),
+    "evaluation.early_stopping_patience": (
+        "evaluation.early_stopping_patience=2", "Write trainer.load_best_model_at_end=true",
     ),
     "trainer.load_best_model_at_end": ("trainer.load_best_model_at_end=true", "Write trainer.eval_strategy=epoch"),
 }  # fmt: skip

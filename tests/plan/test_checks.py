@@ -162,3 +162,14 @@ class TestCatalogue:
             made, _ = planned(config(classify(*best, "trainer.metric_for_best_model=acuracy")))
         with pytest.raises(PlanError, match=r"acuracy is not measured\. Did you mean accuracy\?"):
             refuse_failed(made.checks)
+
+
+def test_processes_are_told():
+    assert early("launch=torchrun", "launch.nproc_per_node=2")["processes"] == "2 on the processor, over gloo"
+
+
+def test_more_processes_than_accelerators_are_refused(monkeypatch):
+    monkeypatch.setattr("finetune.plan.environment.accelerators", lambda: 1)
+    with pytest.raises(PlanError, match="has 1 accelerators") as refusal:
+        early("launch=torchrun", "launch.nproc_per_node=2")
+    assert refusal.value.exit_code == 3

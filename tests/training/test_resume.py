@@ -12,7 +12,6 @@ import pytest
 import tiny_runs
 from cells import KILLED, MATRIX, REFUSED
 from crash import SMALL, Kill, differences, ended, forked, once, outcome, trained
-from transformers import EarlyStoppingCallback
 
 from finetune import run
 from finetune.plan.run_folder import RunFolder
@@ -60,10 +59,10 @@ def test_a_run_that_is_resumed_stops_as_early_as_it_would_have(tmp_path):
     recipe, _ = MATRIX["classify best model"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     # Nothing is ever that much better: the first of the evaluations at every second step stays the best.
-    stopper = partial(EarlyStoppingCallback, early_stopping_patience=3, early_stopping_threshold=100.0)
-    assert once(partial(trained, recipe, whole, [stopper()]), whole).code == 0
-    assert once(partial(trained, recipe, parts, [stopper(), Kill(5)]), parts).code == -9
-    assert once(partial(trained, recipe, parts, [stopper()]), parts).code == 0
+    stopped = [*recipe, "evaluation.early_stopping_patience=3", "evaluation.early_stopping_threshold=100"]
+    assert once(partial(trained, stopped, whole), whole).code == 0
+    assert once(partial(trained, stopped, parts, [Kill(5)]), parts).code == -9
+    assert once(partial(trained, stopped, parts), parts).code == 0
     assert outcome(whole)["state"]["global_step"] == 8
     assert not differences(outcome(whole), outcome(parts))
 

@@ -7,7 +7,19 @@ import time
 import cells
 import pytest
 from cells import TWO
-from crash import Kill, both_ended, differences, ended, once, outcome, output, planned_for_two, trained, two_ranks
+from crash import (
+    Fail,
+    Kill,
+    both_ended,
+    differences,
+    ended,
+    once,
+    outcome,
+    output,
+    planned_for_two,
+    trained,
+    two_ranks,
+)  # fmt: skip
 
 from finetune.training import checkpoint, peers, ranks
 from finetune.training.peers import Peers
@@ -52,6 +64,32 @@ def test_the_rank_that_is_left_says_which_one_is_gone(tmp_path):
     assert time.monotonic() - started < 10
     assert f"rank 1 (process {pids[1]} on" in end.output
     assert "is gone without a word" in end.output
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_fault_of_any_rank_leaves_its_traceback_in_one_place(rank, tmp_path):
+    folder = planned_for_two(TWO, tmp_path / "run")
+    pids = two_ranks(folder, {rank: [Fail(4)]})
+    codes = [end.code for end in both_ended(pids, folder)]
+    assert codes[rank] == 1
+    assert codes[1 - rank] == 3
+    assert "ValueError: a fault of the test" in (folder / "traceback.txt").read_text()
+    assert peers.first_failure(folder / "ranks") == (rank, "a fault of the test", 1)
+
+
+def test_a_request_by_file_reaches_a_rank_as_a_signal(tmp_path):
+    heard = []
+    before = signal.signal(signal.SIGUSR1, lambda *_: heard.append(1))
+    try:
+        with peers.watched(tmp_path / "ranks", 0, 2):
+            peers.ask(tmp_path / "ranks", "SIGUSR1")
+            for _ in range(40):
+                if heard:
+                    break
+                time.sleep(0.1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert heard == [1]
 
 
 def test_one_rank_writes_what_is_written_once_also_before_the_ranks_have_met(monkeypatch):

@@ -1,0 +1,130 @@
+"""Several processes that we start, or that the user does: one plan, one message, one exit code, and nobody left."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tiny_runs
+from safetensors.torch import load_file
+
+SMALL = (
+    "evaluation.baseline=false", "trainer.max_steps=6", "trainer.save_strategy=steps", "trainer.save_steps=3",
+    "trainer.per_device_train_batch_size=4", "global_batch_size=8", "checkpoint.rehearse=false",
+)  # fmt: skip
+TWO = ("launch=torchrun", "launch.nproc_per_node=2")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "finetune")
+LONG = ("trainer.max_steps=2000", "trainer.save_steps=1000")
+
+
+def started(*words: str, program: tuple[str, ...] = ("-m", "finetune")) -> subprocess.Popen:
+    """The command line in a session of its own."""
+    variables = os.environ | {"XDG_CACHE_HOME": str(tiny_runs.root() / "cache"), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *program, *words], env=variables, start_new_session=True, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def train(folder: Path, *more: str, program: tuple[str, ...] = ("-m", "finetune")) -> subprocess.Popen:
+    return started("train", *tiny_runs.classify(*SMALL, *more), f"run_folder={folder}", program=program)
+
+
+def weights(folder: Path) -> dict:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def beats(folder: Path) -> list[dict]:
+    return [json.loads(file.read_text()) for file in sorted((folder / "ranks").glob("*.json"))]
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for_steps(folder: Path, run: subprocess.Popen) -> None:
+    for _ in range(600):
+        assert run.poll() is None, run.communicate()
+        if (folder / "metrics.jsonl").is_file() and len(beats(folder)) == 2:
+            return
+        time.sleep(0.1)
+    raise AssertionError("no step was taken")
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory) -> Path:
+    """What one process makes of the same rows in the same steps."""
+    folder = tmp_path_factory.mktemp("one") / "run"
+    tiny_runs.worked(tiny_runs.classify(*SMALL, f"run_folder={folder}"), folder.parent)
+    return folder
+
+
+def test_two_ranks_of_ours_train_what_one_process_does(one, tmp_path):
+    run = train(tmp_path / "run", *TWO)
+    output, errors = run.communicate(timeout=240)
+    assert run.returncode == 0, errors
+    assert "verified in a fresh process" in output
+    assert output.count("run folder:") == 1
+    alone, together = weights(one), weights(tmp_path / "run")
+    assert all((alone[name] - together[name]).abs().max() < 1e-6 for name in alone)
+    plan = json.loads((tmp_path / "run" / "plan.json").read_text())
+    assert (plan["batches"]["ranks"], plan["batches"]["accumulation"]) == (2, 1)
+
+
+def test_torchrun_typed_by_the_user_is_the_same_run(one, tmp_path):
+    run = train(tmp_path / "run", program=TORCHRUN)
+    output, errors = run.communicate(timeout=240)
+    assert run.returncode == 0, errors
+    assert output.count("run folder:") == 1
+    alone, together = weights(one), weights(tmp_path / "run")
+    assert all((alone[name] - together[name]).abs().max() < 1e-6 for name in alone)
+
+
+def test_a_signal_stops_all_at_a_checkpoint_and_no_one_is_left(tmp_path):
+    run = train(tmp_path / "run", *TWO, *LONG)
+    wait_for_steps(tmp_path / "run", run)
+    run.send_signal(signal.SIGTERM)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 75, errors
+    assert errors.count("finetune resume") == 1
+    assert list((tmp_path / "run" / "checkpoints").glob("checkpoint-*"))
+    assert not any(is_alive(beat["pid"]) for beat in beats(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("killed", ["a rank", "the parent"])
+def test_whoever_is_killed_all_end_within_ten_seconds(killed, tmp_path):
+    run = train(tmp_path / "run", *TWO, *LONG)
+    wait_for_steps(tmp_path / "run", run)
+    ranks = [beat["pid"] for beat in beats(tmp_path / "run")]
+    begun = time.monotonic()
+    os.kill(ranks[1] if killed == "a rank" else run.pid, signal.SIGKILL)
+    _, errors = run.communicate(timeout=60)
+    while any(map(is_alive, ranks)) and time.monotonic() - begun < 20:
+        time.sleep(0.1)
+    assert time.monotonic() - begun < 10
+    if killed == "a rank":
+        assert run.returncode == 3, errors
+        assert "is gone without a word" in errors
+
+
+def test_a_wrong_recipe_is_told_once_by_all_ranks_together(tmp_path):
+    run = train(tmp_path / "run", "global_batch_size=7", program=TORCHRUN)
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode
+    assert len(re.findall(r"^finetune: ", errors, re.MULTILINE)) == 1
+    assert "not a multiple of 2 devices" in errors
+
+
+def test_as_many_accelerators_as_there_are_is_none_here(tmp_path):
+    run = train(tmp_path / "run", "launch=torchrun")
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode == 3
+    assert "launch.nproc_per_node=2" in errors
