@@ -1,7 +1,6 @@
 """Plain text: trained on, packed, begun from a config alone, and gone on with."""
 
 import json
-import logging
 import re
 from functools import cache
 
@@ -56,16 +55,17 @@ def test_every_token_of_a_text_is_trained_and_its_end_is_one_of_them():
     assert account["notes"]["trained tokens"] == account["notes"]["tokens"]
 
 
-def test_from_config_takes_no_weights_and_says_so(tmp_path, caplog):
+def test_from_config_takes_no_weights_and_says_so(tmp_path, capsys):
     bare = tmp_path / "bare"
     bare.mkdir()
     for file in llama().iterdir():
         if file.suffix == ".json":
             (bare / file.name).write_bytes(file.read_bytes())
     more = [part for part in recipe("model.from_config=true") if not part.startswith("model.path")]
-    with caplog.at_level(logging.INFO):
-        folder = worked([*more, f"model.path={bare}"], tmp_path / "runs")
-    assert "every weight begins at random" in caplog.text
+    path = [*more, f"model.path={bare}", f"output_dir={tmp_path}"]
+    assert finetune("plan", *path) == 0
+    assert "its weights at random" in capsys.readouterr().out
+    folder = worked(path, tmp_path / "runs")
     assert LlamaConfig.from_pretrained(folder.model).hidden_size == LlamaConfig.from_pretrained(llama()).hidden_size
 
 
@@ -91,7 +91,11 @@ BAD = {
     "too long": ([LONG] * 8, ("task.overlong=error",), r"has \d+ tokens, more than tokenizer.max_length=64"),
     "an adapter over nothing": ([{"text": "a"}] * 8, ("model.from_config=true", "adapter=lora"), "leave them random"),
     "a mask token asked for": ([{"text": "a"}] * 8, ("task.mlm_probability=0.1",), "mlm_probability"),
-    "answers asked for": ([{"text": "a"}] * 8, ("evaluation.generation.rows=2",), "asks nothing that could be answered"),
+    "answers asked for": (
+        [{"text": "a"}] * 8,
+        ("evaluation.generation.rows=2",),
+        "asks nothing that could be answered",
+    ),
 }
 
 
