@@ -28,6 +28,13 @@ class Conflict:
 
 CONFLICTS = (
     Conflict(
+        "model.from_config",
+        "adapter.method",
+        lambda read: read("model.from_config") is True and read("adapter.method") != "full",
+        "an adapter over random weights would leave them random.",
+        "Write adapter=full, or leave model.from_config out",
+    ),
+    Conflict(
         "adapter.method",
         "quantization.method",
         lambda read: read("adapter.method") == "full" and read("quantization.method") not in ("none", None),

@@ -53,6 +53,8 @@ class ModelConfig:
     """Of the frozen weights. auto keeps what the checkpoint stores."""
     attn_implementation: str | None = None
     trust_remote_code: Switch = False
+    from_config: Switch = False
+    """Begin with random weights: of `path` only config and tokenizer are read."""
     config: dict[str, Any] = field(default_factory=dict)
     """Values of the model's own config, such as dropout."""
 

@@ -210,8 +210,13 @@ class Task:
         raise UserError(f"task={self.name} makes up no rows, so it is rehearsed on its own data: dataset.path=FILE")
 
     def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, Any]:
-        """For tasks that answer: what the model is asked of a raw row, and the answer the row gives, or several."""
-        raise NotImplementedError
+        """For tasks that answer: what the model is asked of a raw row, and the answer the row gives, or several.
+
+        Raises:
+            RowError: the row asks nothing.
+            UserError: the task answers nothing.
+        """
+        raise UserError(f"task={self.name} answers nothing. Write evaluation.generation.rows=0")
 
     def rendered(self, row: dict[str, Any], facts: Facts, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
         """A raw row as it is rendered for training: `messages`, `tools`, `text`. None where nothing is rendered.

@@ -150,6 +150,7 @@ RULES = (
     Rule(("tokenizer.revision",), _is("tokenizer.path", None), "the tokenizer is the model's own", "tokenizer.path"),
     Rule(("model.revision",), lambda read: _is_here(str(read("model.path"))),
          "model.path={} lies on this machine, where there is one of it", "model.path"),
+    Rule(("model.sha256",), _is("model.from_config", True), "model.from_config reads no weights", "model.from_config"),
     Rule(("model.fallback_for",), _is("model.fallback_path", None), "there is no model.fallback_path",
          "model.fallback_path"),
     Rule(("evaluation.early_stopping_threshold",), _is("evaluation.early_stopping_patience", None),

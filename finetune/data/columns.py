@@ -1,8 +1,13 @@
-"""Which column plays which role. Knows no task's roles and no rows."""
+"""Which column plays which role, and what a row holds in it. Knows no task's roles.
+
+A column of mappings is reached into with a dot: `translation.fr` is the entry `fr` of the column `translation`.
+"""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from finetune.config.suggest import did_you_mean
+from finetune.config.task import RowError
 from finetune.errors import UserError
 
 
@@ -37,6 +42,50 @@ def check(columns: dict[str, str], names: Sequence[str]) -> None:
         UserError: naming the columns, and the one most like what was written.
     """
     for role, column in columns.items():
-        if column not in names:
+        if column not in names and column.partition(".")[0] not in names:
             hint = did_you_mean(column, names)
             raise UserError(f"dataset.columns.{role}={column}: the columns are {', '.join(names)}. {hint}".rstrip())
+
+
+def value(row: Mapping[str, Any], column: str) -> Any:
+    """What a row holds in a column.
+
+    Raises:
+        RowError: a column of mappings lacks the entry.
+    """
+    head, _, inner = column.partition(".")
+    if column in row or not inner:
+        return row.get(column)
+    outer = row.get(head)
+    if not isinstance(outer, Mapping) or inner not in outer:
+        raise RowError(f"no {column}")
+    return outer[inner]
+
+
+def text(row: Mapping[str, Any], column: str) -> str:
+    """The text a row holds in a column.
+
+    Raises:
+        RowError: there is none.
+    """
+    found = value(row, column)
+    if found is not None and not isinstance(found, str):
+        raise RowError(f"{column} is no text but {type(found).__name__}")
+    if not found or not found.strip():
+        raise RowError(f"no text in {column}")
+    return found
+
+
+def asked(inputs: Sequence[Any], column: str) -> list[str]:
+    """The texts that a user asks about: each is a text, or a row with the column.
+
+    Raises:
+        UserError: one is something else.
+    """
+    found = []
+    for number, item in enumerate(inputs):
+        try:
+            found.append(text(item if isinstance(item, dict) else {column: item}, column))
+        except RowError as error:
+            raise UserError(f"input {number}: {error}; write a text, or a row with {column}") from None
+    return found

@@ -142,6 +142,9 @@ def load(
     Args:
         dtype: fp32, bf16, fp16, or auto for what the checkpoint stores.
     """
+    if model.from_config:
+        log.info("model.from_config=true: every weight begins at random")
+        return Loaded(_random(model, config, task, dtype).to(device()), ())
     try:
         base, info = resolve(task.model_class).from_pretrained(
             source.path,
@@ -163,6 +166,17 @@ def load(
     if fresh:
         log.info("freshly initialised, to be trained: %s", ", ".join(fresh))
     return Loaded(base if quantization else base.to(device()), fresh)
+
+
+def _random(model: ModelConfig, config: PretrainedConfig, task: Task, dtype: str) -> PreTrainedModel:
+    """The architecture with the weights it draws for itself."""
+    random: PreTrainedModel = resolve(task.model_class).from_config(
+        config,
+        dtype=DTYPES.get(dtype, torch.float32),
+        attn_implementation=model.attn_implementation,
+        trust_remote_code=model.trust_remote_code,
+    )
+    return random
 
 
 def fresh_modules(model: PreTrainedModel, missing_keys: Any) -> tuple[str, ...]:

@@ -48,8 +48,9 @@ def sections(plan: Plan) -> list[tuple[str, list[tuple[str, str]]]]:
 def _model(plan: Plan) -> Rows:
     revision = f" at {plan.source.revision[:8]}" if plan.source.revision else ""
     kind = plan.facts.get("problem_type") or plan.facts.get("layout", "")
-    yield "task", f"{plan.config.task.name} ({kind})"
-    yield "architecture", f"{plan.model.architecture} from {plan.source.path}{revision}"
+    yield "task", plan.config.task.name + (f" ({kind})" if kind else "")
+    random = ", its weights at random" if plan.config.model.from_config else ""
+    yield "architecture", f"{plan.model.architecture} from {plan.source.path}{revision}{random}"
     yield "weights", f"{plan.model.parameters:,}: {_by_dtype(plan)}"
     yield (
         "trained",

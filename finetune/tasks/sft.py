@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -153,13 +152,16 @@ class SFT(Task):
         return collator
 
     def weight(self, batch: dict[str, torch.Tensor]) -> int:
-        """Tokens the model predicts: the first of a row is predicted from nothing."""
-        return int((batch["labels"][:, 1:] != -100).sum())
+        """Tokens the model predicts."""
+        from finetune.data import next_token
+
+        return next_token.trained(batch["labels"])
 
     def outcomes(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
         """Predicted and true token at each trained position."""
-        trained = batch["labels"][:, 1:] != -100
-        return logits[:, :-1].argmax(-1)[trained], batch["labels"][:, 1:][trained]
+        from finetune.data import next_token
+
+        return next_token.outcomes(logits, batch["labels"])
 
     def metrics(self, facts: Facts) -> Sequence[str]:
         """Share of tokens predicted exactly; loss and perplexity are always reported."""
@@ -167,9 +169,9 @@ class SFT(Task):
 
     def summarize(self, scores: dict[str, float]) -> dict[str, float]:
         """Perplexity follows from the loss; accuracy is of tokens."""
-        names = {"accuracy": "token_accuracy"}
-        named = {names.get(name, name): value for name, value in scores.items()}
-        return {**named, "perplexity": math.exp(min(scores["loss"], 100.0))}
+        from finetune.data import next_token
+
+        return next_token.summarized(scores)
 
     def score(self, facts: Facts) -> tuple[str, bool]:
         """Loss: lower is better."""

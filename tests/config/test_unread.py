@@ -27,6 +27,7 @@ IDLE = {
     "tokenizer.revision": ("tokenizer.revision=a", "", "own"),
     "model.revision": ("model.revision=a", "model.path=.", "lies on this machine"),
     "model.fallback_for": ("model.fallback_for=a", "", "there is no model.fallback_path"),
+    "model.sha256": ("model.sha256=ab", "model.from_config=true", "reads no weights"),
     "launch.nproc_per_node": ("launch.nproc_per_node=2", "", "is this one process; write launch=torchrun"),
     "evaluation.early_stopping_threshold": ("evaluation.early_stopping_threshold=0.1", "", "does not stop early"),
     "evaluation.generation.max_new_tokens": ("evaluation.generation.max_new_tokens=9", "", "nothing is generated"),
@@ -151,6 +152,7 @@ AT_ODDS = {
     "trainer.activation_checkpointing": (
         "adapter=prefix trainer.activation_checkpointing=true", "Write trainer.activation_checkpointing=false",
     ),
+    "model.from_config": ("model.from_config=true adapter=lora", "Write adapter=full"),
     "evaluation.early_stopping_patience": (
         "evaluation.early_stopping_patience=2", "Write trainer.load_best_model_at_end=true",
     ),
