@@ -210,12 +210,7 @@ class Task:
         raise UserError(f"task={self.name} makes up no rows, so it is rehearsed on its own data: dataset.path=FILE")
 
     def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, Any]:
-        """For tasks that answer: what the model is asked of a raw row, and the answer the row gives, or several.
-
-        Raises:
-            RowError: the row asks nothing.
-            UserError: the task answers nothing.
-        """
+        """For tasks that answer: what the model is asked of a raw row, and the answer the row gives, or several."""
         raise UserError(f"task={self.name} answers nothing. Write evaluation.generation.rows=0")
 
     def rendered(self, row: dict[str, Any], facts: Facts, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:

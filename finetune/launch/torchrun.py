@@ -71,14 +71,16 @@ def _passed_on(request: Request, folder: RunFolder) -> Iterator[None]:
 
 
 def _what_failed(folder: RunFolder, error: ChildFailedError) -> FinetuneError | Stopped:
-    """The failure that came first, in its own words."""
-    if found := peers.first_failure(folder / "ranks"):
+    """The failure that came first, in its own words; a rank that was killed has none, and others only miss it."""
+    killed = [(rank, -failure.exitcode) for rank, failure in error.failures.items() if failure.exitcode < 0]
+    found = peers.first_failure(folder / "ranks")
+    if killed and (found is None or found[2] not in BY_CODE):
+        return MachineError(f"rank {killed[0][0]} is gone without a word: it ended by signal {killed[0][1]}")
+    if found:
         rank, message, code = found
         where = f". Its traceback is in {folder / 'traceback.txt'}" if code not in BY_CODE else ""
         kind = BY_CODE.get(code, FinetuneError)
         return kind(message if code in (USER, RESUMABLE) else f"rank {rank}: {message}{where}")
     rank, failure = error.get_first_failure()
-    how = f"signal {-failure.exitcode}" if failure.exitcode < 0 else f"exit code {failure.exitcode}"
-    return MachineError(
-        f"rank {rank} ended by {how} before it trained; what it said is above, or in {folder / 'ranks'}"
-    )
+    said = f"what it said is above, or in {folder / 'ranks'}"
+    return MachineError(f"rank {rank} ended by exit code {failure.exitcode} before it trained; {said}")

@@ -144,7 +144,8 @@ def load(
     """
     if model.from_config:
         log.info("model.from_config=true: every weight begins at random")
-        return Loaded(_random(model, config, task, dtype).to(device()), ())
+        drawn: Any = _random(model, config, task, dtype)
+        return Loaded(drawn.to(device()), ())
     try:
         base, info = resolve(task.model_class).from_pretrained(
             source.path,
