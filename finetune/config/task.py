@@ -29,6 +29,8 @@ Facts = dict[str, Any]
 """What a task learned from the training split, JSON-able: columns, labels. Made once, stored with the data."""
 
 
+IGNORED = -100
+"""The label of a token that carries no loss: what torch's cross entropy leaves out."""
 NOTES = "notes"
 """Beside the columns of an encoded row, what its account counts."""
 
@@ -70,9 +72,8 @@ class Encoder:
 
     read: Callable[[dict[str, Any], int], Any]
     """From a raw row and its number to what is tokenized; raises RowError to drop the row with a reason."""
-    tokenize: Callable[[Sequence[Any], int | None], list[Any]]
-    """From read rows to model inputs, a mapping each, or a list of them for a row that is read in several windows; a
-    maximum length cuts them, None leaves them whole.
+    tokenize: Callable[[Sequence[Any], int | None], list[dict[str, Any]]]
+    """From read rows to model inputs, one mapping each; a maximum length cuts them, None leaves them whole.
 
     Raises for all where one row fails: a RowError drops that row, a UserError is about it and refuses the data.
     """
@@ -115,8 +116,6 @@ class Task:
     """Keys outside of the task that it never reads, and why."""
     trainer_options: ClassVar[dict[str, Any]] = {}
     """Trainer arguments this task always sets."""
-    answer_metrics: ClassVar[tuple[str, ...]] = ()
-    """For tasks that answer: the metrics of answers as text, where `evaluation.generation.rows` asks for some."""
 
     name: str
 
@@ -174,11 +173,6 @@ class Task:
         """How many items the mean loss of this batch is a mean over: rows, or trained tokens."""
         return len(batch["labels"])
 
-    def logits(self, output: Any) -> torch.Tensor:
-        """What `outcomes` reduces, of a model's output: a value or a vector for each row or token."""
-        found: torch.Tensor = output.logits
-        return found
-
     def outcomes(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
         """Predictions and references of one batch as small arrays, so that logits are never kept."""
         raise NotImplementedError
@@ -209,8 +203,8 @@ class Task:
         """
         raise UserError(f"task={self.name} makes up no rows, so it is rehearsed on its own data: dataset.path=FILE")
 
-    def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, Any]:
-        """For tasks that answer: what the model is asked of a raw row, and the answer the row gives, or several."""
+    def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, str]:
+        """For tasks that answer: what the model is asked of a raw row, and the answer the row gives."""
         raise UserError(f"task={self.name} answers nothing. Write evaluation.generation.rows=0")
 
     def rendered(self, row: dict[str, Any], facts: Facts, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:

@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from finetune.config.task import Facts
+from finetune.config.task import IGNORED, Facts
 from finetune.data import duplicates
 from finetune.data.ragged import Array, Blocks, lengths_of, parts, ragged
 from finetune.data.rows import Rows
-from finetune.data.shards import IGNORED
 
 COLUMNS = 24
 """Bars of the histogram of lengths."""

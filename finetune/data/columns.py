@@ -1,7 +1,4 @@
-"""Which column plays which role, and what a row holds in it. Knows no task's roles.
-
-A column of mappings is reached into with a dot: `translation.fr` is the entry `fr` of the column `translation`.
-"""
+"""Which column plays which role, and the text a row holds in it. Knows no task's roles."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,24 +39,9 @@ def check(columns: dict[str, str], names: Sequence[str]) -> None:
         UserError: naming the columns, and the one most like what was written.
     """
     for role, column in columns.items():
-        if column not in names and column.partition(".")[0] not in names:
+        if column not in names:
             hint = did_you_mean(column, names)
             raise UserError(f"dataset.columns.{role}={column}: the columns are {', '.join(names)}. {hint}".rstrip())
-
-
-def value(row: Mapping[str, Any], column: str) -> Any:
-    """What a row holds in a column.
-
-    Raises:
-        RowError: a column of mappings lacks the entry.
-    """
-    head, _, inner = column.partition(".")
-    if column in row or not inner:
-        return row.get(column)
-    outer = row.get(head)
-    if not isinstance(outer, Mapping) or inner not in outer:
-        raise RowError(f"no {column}")
-    return outer[inner]
 
 
 def text(row: Mapping[str, Any], column: str) -> str:
@@ -68,7 +50,7 @@ def text(row: Mapping[str, Any], column: str) -> str:
     Raises:
         RowError: there is none.
     """
-    found = value(row, column)
+    found = row.get(column)
     if found is not None and not isinstance(found, str):
         raise RowError(f"{column} is no text but {type(found).__name__}")
     if not found or not found.strip():

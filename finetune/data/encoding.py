@@ -13,8 +13,8 @@ from typing import Any
 
 from datasets import Dataset
 
-from finetune.config.task import NOTES, Account, Encoder, RowError
-from finetune.data.shards import IGNORED, Columns, Part, Writer, part_of
+from finetune.config.task import IGNORED, NOTES, Account, Encoder, RowError
+from finetune.data.shards import Columns, Part, Writer, part_of
 from finetune.errors import UserError
 
 BATCH = 1000
@@ -130,24 +130,15 @@ def _tokenized(
         found = encoder.tokenize([item for _, item in rows], cut) if rows else []
     except (RowError, UserError):
         for number, item in rows:
-            yield from _alone(number, item, encoder, account)
+            try:
+                yield number, item, encoder.tokenize([item], cut)[0]
+            except RowError as error:
+                account.drop(str(error), number)
+            except UserError as error:
+                raise UserError(f"row {number}: {error}") from None
     else:
-        for (number, item), windows in zip(rows, found, strict=True):
-            yield from ((number, item, columns) for columns in _windows(windows))
-
-
-def _windows(found: Any) -> list[Columns]:
-    """What became of one row: itself, or its windows."""
-    return found if isinstance(found, list) else [found]
-
-
-def _alone(number: int, item: Any, encoder: Encoder, account: Account) -> Iterator[tuple[int, Any, Columns]]:
-    try:
-        yield from ((number, item, columns) for columns in _windows(encoder.tokenize([item], None)[0]))
-    except RowError as error:
-        account.drop(str(error), number)
-    except UserError as error:
-        raise UserError(f"row {number}: {error}") from None
+        for (number, item), columns in zip(rows, found, strict=True):
+            yield number, item, columns
 
 
 def _shortened(
@@ -159,7 +150,8 @@ def _shortened(
     shorter = {at: columns for at, _, columns in _tokenized(long, encoder, account, cut)}
     if shorter:
         account.note("truncated", len(shorter))
-    yield from ((at, shorter.get(at, columns)) for at, _, columns in rows)
+    left = {at for at, _ in long} - shorter.keys()  # dropped while they were cut
+    yield from ((at, shorter.get(at, columns)) for at, _, columns in rows if at not in left)
 
 
 def _trainable(

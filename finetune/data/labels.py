@@ -12,12 +12,11 @@ from typing import Any, Literal
 from transformers import PreTrainedTokenizerBase
 
 from finetune.config.suggest import did_you_mean
-from finetune.config.task import RowError
+from finetune.config.task import IGNORED, RowError
 from finetune.data.conversations import Conversation, Message
 from finetune.data.cuts import Cuts, Tokenized
 from finetune.data.inner import left_out
 from finetune.data.shapes import Shapes
-from finetune.data.shards import IGNORED
 from finetune.data.templates import added_tokens, begins_twice, has_markers, terminators
 from finetune.data.turns import Find, Turn, by_boundaries, by_markers, by_prefixes
 from finetune.errors import UserError

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetune.config.task import Account
+from finetune.config.task import IGNORED, Account
 from finetune.data.rows import PIECE
-from finetune.data.shards import IGNORED, Array, Shard, count_by_row
+from finetune.data.shards import Array, Shard, count_by_row
 from finetune.errors import UserError
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from finetune.config.suggest import did_you_mean
+from finetune.config.task import IGNORED
 from finetune.data.audit import is_per_token, rank_worst
 from finetune.data.prepare import Prepared
 from finetune.data.ragged import Array, Ragged, ragged
-from finetune.data.shards import IGNORED
 from finetune.data.templates import headers
 from finetune.errors import UserError
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from finetune.data.shards import IGNORED, Array, Columns, Shard
+from finetune.config.task import IGNORED
+from finetune.data.shards import Array, Columns, Shard
 
 PIECE = np.dtype([("shard", "<i4"), ("row", "<i4"), ("begin", "<i8"), ("length", "<i4")])
 """A stretch of tokens: of which shard and which of its rows, the position of its first token there, its length."""

@@ -23,10 +23,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.config.task import IGNORED
+
 Array = NDArray[Any]
 Columns = dict[str, Any]
 COLUMNS = "columns.json"
-IGNORED = -100
 BLOCK = 1 << 22
 """Tokens that are summed at once."""
 TOKEN_DTYPES = {"token_type_ids": "int8", "attention_mask": "int8"}

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from finetune.config.task import NOTES, RowError
+from finetune.config.task import IGNORED, NOTES, RowError
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
     import torch
-
-IGNORED = -100
 
 
 def checked(words: Any, tags: list[str], ids: dict[str, int], index: int) -> tuple[list[str], list[int]]:

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.task import Brought, Encoder, Facts, RowError, Task
+from finetune.config.task import IGNORED, Brought, Encoder, Facts, RowError
 from finetune.config.types import Share, Switch
 from finetune.errors import UserError
+from finetune.tasks.language_model import LanguageModel
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-USUAL = {"text": ("text", "sentence", "content", "document")}
+FOUND = 5
+"""Words that are answered for each mask."""
 
 
 @dataclass(kw_only=True)
-class MaskedLM(Task):
+class MaskedLM(LanguageModel):
     """Plain text. What is hidden is drawn anew each epoch while training, and is always the same while scoring."""
 
     model_class: ClassVar[str] = "transformers.AutoModelForMaskedLM"
-    roles: ClassVar[tuple[str, ...]] = ("text",)
+    accuracy: ClassVar[str] = "masked_accuracy"
     unread: ClassVar[dict[str, str]] = {
         "tokenizer.chat_template": "texts are read as they are, not rendered",
         "evaluation.generation": "the model writes nothing",
@@ -39,12 +40,6 @@ class MaskedLM(Task):
     overlong: Literal["truncate", "drop", "error"] = "truncate"
     """What becomes of a row of more than `tokenizer.max_length` tokens; each is counted."""
 
-    def describe(self, train: Dataset, columns: dict[str, str]) -> Facts:
-        """The column of texts."""
-        from finetune.data.columns import detect
-
-        return {"columns": detect(train.column_names, columns, USUAL)}
-
     def settle(self, facts: Facts, tokenizer: PreTrainedTokenizerBase, brought: Brought) -> Facts:
         """Nothing can be hidden without a token that hides it."""
         if tokenizer.mask_token is None:
@@ -54,62 +49,45 @@ class MaskedLM(Task):
         return facts
 
     def encoder(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoder:
-        """Token ids, and of each token the number of its word."""
-        from finetune.data.columns import check
+        """Token ids and, where words are hidden whole, the number of each token's word."""
+        from finetune.data.columns import check, text
 
         check(facts["columns"], rows.column_names)
-        column = facts["columns"]["text"]
+        column, special = facts["columns"]["text"], set(tokenizer.all_special_ids)
 
-        def read(row: dict[str, Any], _: int) -> str:
-            if not isinstance(row[column], str) or not row[column].strip():
-                raise RowError("no text")
-            return str(row[column])
+        def tokenize(texts: Sequence[str], cut: int | None) -> list[dict[str, Any]]:
+            encoded = tokenizer(list(texts), truncation=cut is not None, max_length=cut, verbose=False)
+            if any(special.issuperset(ids) for ids in encoded["input_ids"]):
+                raise RowError("no token that could be hidden")
+            found = [{"input_ids": ids} for ids in encoded["input_ids"]]
+            if self.whole_word_mask:
+                for at, row in enumerate(found):
+                    row["words"] = [-1 if word is None else word for word in encoded.word_ids(at)]
+            return found
 
-        def tokenize(items: Sequence[str], cut: int | None) -> list[dict[str, Any]]:
-            encoded = tokenizer(list(items), truncation=cut is not None, max_length=cut, verbose=False)
-            words = [
-                encoded.word_ids(at) if tokenizer.is_fast else encoded["input_ids"][at] for at in range(len(items))
-            ]
-            return [
-                {"input_ids": ids, "words": [-1 if word is None else word for word in of_row]}
-                for ids, of_row in zip(encoded["input_ids"], words, strict=True)
-            ]
-
-        return Encoder(read, tokenize, overlong=self.overlong, cut=max_length if self.overlong == "truncate" else None)
+        cut = max_length if self.overlong == "truncate" else None
+        return Encoder(lambda row, _: text(row, column), tokenize, overlong=self.overlong, cut=cut)
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """Hides tokens as the generators of the moment draw."""
         from finetune.data.masking import Masking
 
-        return Masking(tokenizer, self.mlm_probability, self.whole_word_mask)
+        return Masking(tokenizer, self.mlm_probability)
 
     def scoring_collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """Hides the same tokens of a row each time, by what is in the row."""
         from finetune.data.masking import Masking
 
-        return Masking(tokenizer, self.mlm_probability, self.whole_word_mask, seed=zlib.crc32)
+        return Masking(tokenizer, self.mlm_probability, seed=zlib.crc32)
 
     def weight(self, batch: dict[str, torch.Tensor]) -> int:
         """Hidden tokens."""
-        return int((batch["labels"] != -100).sum())
+        return int((batch["labels"] != IGNORED).sum())
 
     def outcomes(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
         """Predicted and true token where one is hidden."""
-        hidden = batch["labels"] != -100
+        hidden = batch["labels"] != IGNORED
         return logits.argmax(-1)[hidden], batch["labels"][hidden]
-
-    def metrics(self, facts: Facts) -> Sequence[str]:
-        """Share of hidden tokens that are found; loss and perplexity are always reported."""
-        return ("accuracy",)
-
-    def summarize(self, scores: dict[str, float]) -> dict[str, float]:
-        """Perplexity follows from the loss; accuracy is of hidden tokens."""
-        named = {"masked_accuracy" if name == "accuracy" else name: value for name, value in scores.items()}
-        return {**named, "perplexity": math.exp(min(scores["loss"], 100.0))}
-
-    def score(self, facts: Facts) -> tuple[str, bool]:
-        """Loss: lower is better."""
-        return "loss", False
 
     def predict(
         self,
@@ -117,14 +95,24 @@ class MaskedLM(Task):
         tokenizer: PreTrainedTokenizerBase,
         inputs: Sequence[Any],
         options: dict[str, Any],
-    ) -> Any:
-        """The likeliest words for each mask token of a text."""
-        from finetune.data.masking import filled
+    ) -> Iterator[dict[str, Any]]:
+        """The likeliest words for each mask token of a text, with their probabilities."""
+        import torch
 
-        return filled(model, tokenizer, inputs, options)
+        from finetune.data.columns import asked
 
-    def example(self, columns: dict[str, str]) -> list[dict[str, Any]]:
-        """Two sentences."""
-        return [
-            {columns.get("text", "text"): text} for text in ("the sun rises in the east", "rain falls in the west")
-        ]
+        mask, cut = str(tokenizer.mask_token), options.get("max_length")
+        texts = asked(inputs, options.get("columns", {}).get("text", "text"))
+        if missing := [number for number, text in enumerate(texts) if mask not in text]:
+            raise UserError(f"input {missing[0]}: there is no {mask} in it, which stands for what is to be found")
+        for item, text in zip(inputs, texts, strict=True):
+            encoded = tokenizer(text, return_tensors="pt", truncation=cut is not None, max_length=cut).to(model.device)
+            places = (encoded["input_ids"][0] == tokenizer.mask_token_id).nonzero().flatten()
+            with torch.no_grad():
+                best = model(**encoded).logits[0, places].float().softmax(-1).topk(FOUND)
+            pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            yield {"input": item, "masks": [_words(tokenizer, *pair) for pair in pairs]}
+
+
+def _words(tokenizer: PreTrainedTokenizerBase, ids: list[int], shares: list[float]) -> dict[str, float]:
+    return {str(tokenizer.decode([one])).strip(): round(share, 4) for one, share in zip(ids, shares, strict=True)}

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.task import NOTES, Brought, Encoder, Facts, RowError, Task
+from finetune.config.task import NOTES, Brought, Encoder, Facts, RowError
 from finetune.config.types import Closed, Text
 from finetune.errors import UserError
+from finetune.tasks.language_model import NextToken
 
 if TYPE_CHECKING:
-    import torch
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -37,13 +37,11 @@ class Boundaries:
 
 
 @dataclass(kw_only=True)
-class SFT(Task):
+class SFT(NextToken):
     """Train on what the assistant says; loss and optimization are TRL's."""
 
-    model_class: ClassVar[str] = "transformers.AutoModelForCausalLM"
     trainer_class: ClassVar[str] = "trl.SFTTrainer"
     arguments_class: ClassVar[str] = "trl.SFTConfig"
-    peft_type: ClassVar[str] = "CAUSAL_LM"
     roles: ClassVar[tuple[str, ...]] = (
         "messages", "conversations", "prompt", "completion", "instruction", "input", "output", "text", "tools",
     )  # fmt: skip
@@ -143,39 +141,6 @@ class SFT(Task):
         trained = [tokenizer.eos_token_id] if facts["layout"] == "text" else terminators(tokenizer)
         model.generation_config.eos_token_id = sorted({*trained, *([stops] if isinstance(stops, int) else stops)})
         model.generation_config.pad_token_id = tokenizer.pad_token_id
-
-    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-        """TRL's, which masks padding by position."""
-        from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
-
-        collator: Callable[..., dict[str, Any]] = DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)
-        return collator
-
-    def weight(self, batch: dict[str, torch.Tensor]) -> int:
-        """Tokens the model predicts."""
-        from finetune.data import next_token
-
-        return next_token.trained(batch["labels"])
-
-    def outcomes(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
-        """Predicted and true token at each trained position."""
-        from finetune.data import next_token
-
-        return next_token.outcomes(logits, batch["labels"])
-
-    def metrics(self, facts: Facts) -> Sequence[str]:
-        """Share of tokens predicted exactly; loss and perplexity are always reported."""
-        return ("accuracy",)
-
-    def summarize(self, scores: dict[str, float]) -> dict[str, float]:
-        """Perplexity follows from the loss; accuracy is of tokens."""
-        from finetune.data import next_token
-
-        return next_token.summarized(scores)
-
-    def score(self, facts: Facts) -> tuple[str, bool]:
-        """Loss: lower is better."""
-        return "loss", False
 
     def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, str]:
         """What the model is asked, and the answer the row gives: the last assistant turn."""

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.task import Brought, Encoder, Facts, Task
+from finetune.config.task import IGNORED, Brought, Encoder, Facts, Task
 from finetune.data import classes, tags
-from finetune.data.tags import IGNORED
 from finetune.errors import UserError
 
 if TYPE_CHECKING:

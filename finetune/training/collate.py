@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from finetune.data.shards import IGNORED, Array
+from finetune.config.task import IGNORED
+from finetune.data.shards import Array
 
 Row = dict[str, Any]
 Collate = Callable[[list[Row]], dict[str, Any]]

@@ -7,7 +7,7 @@ from datasets import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from finetune.config.options import resolve
-from finetune.config.task import Task
+from finetune.config.task import IGNORED, Task
 from finetune.data.rows import Rows
 from finetune.errors import UserError
 from finetune.plan import identity
@@ -125,7 +125,7 @@ def _items(inputs: dict[str, Any], shifted: bool) -> Any:
     BERT's among them, take the number and return the mean: with N micro-batches, N times the gradient.
     """
     labels = inputs["labels"][..., 1:] if shifted else inputs["labels"]
-    return labels.ne(-100).sum()
+    return labels.ne(IGNORED).sum()
 
 
 def add_callbacks(trainer: Trainer, callbacks: Sequence[TrainerCallback]) -> None:

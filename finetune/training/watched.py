@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from finetune.config.task import IGNORED
 from finetune.training import generators
 
 COUNTED = ("_metrics", "_total_train_tokens", "_stored_metrics")
@@ -26,7 +27,7 @@ class Watched:
         """As upstream's, remembered."""
         labels = inputs.get("labels")
         if num_items_in_batch is None and torch.is_tensor(labels) and not labels.is_floating_point():
-            counted = labels.ne(-100).sum()
+            counted = labels.ne(IGNORED).sum()
             self.items = counted if self.items is None else self.items + counted
         elif num_items_in_batch is not None:
             self.items = num_items_in_batch

@@ -3,10 +3,10 @@
 import pytest
 from datasets import Dataset
 
-from finetune.config.task import Encoder, RowError
+from finetune.config.task import IGNORED, Encoder, RowError
 from finetune.data import encoding
 from finetune.data.rows import Rows
-from finetune.data.shards import IGNORED, Shard
+from finetune.data.shards import Shard
 from finetune.errors import UserError
 
 

@@ -5,11 +5,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from finetune.config.task import Account
+from finetune.config.task import IGNORED, Account
 from finetune.data import lengths, shards
 from finetune.data.lengths import Limit
 from finetune.data.rows import Rows
-from finetune.data.shards import IGNORED, Shard, Writer, part_of
+from finetune.data.shards import Shard, Writer, part_of
 from finetune.errors import UserError
 
 END = 9
