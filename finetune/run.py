@@ -134,7 +134,7 @@ def freeze(folder: RunFolder, made: Plan, prepared: Prepared, run: str) -> None:
     """Write the plan, and last what says that there is a run."""
     frozen.freeze(made, folder)
     folder.write("questions.json", questions(made, prepared))
-    if rendered := list(islice(_rendered(made, prepared), RENDERED_ROWS)):
+    if rendered := list(_rendered(made, prepared)):
         folder.write("rendered.json", rendered)
     folder.write("run.json", {"id": run, "identity": identity.of(made)})
 
@@ -146,8 +146,8 @@ def questions(made: Plan, prepared: Prepared) -> list[dict]:
 
 
 def _rendered(made: Plan, prepared: Prepared) -> Iterator[dict]:
-    """Rows as they are rendered for training, which the saved tokenizer must render alike."""
-    for row in prepared.raw["validation"]:
+    """The first rows as they are rendered for training, which the saved tokenizer must render alike."""
+    for row in islice(prepared.raw["validation"], RENDERED_ROWS):
         with suppress(RowError):
             if rendered := made.config.task.rendered(row, made.facts, prepared.tokenizer):
                 yield rendered

@@ -74,20 +74,18 @@ def agreed(labels: list[str], brought: Sequence[str]) -> list[str]:
     return [own.get(name.casefold(), name) for name in brought]
 
 
-def names_of(rows: Dataset, column: str) -> list[str]:
-    """The names of all labels in a column of lists: those the data set keeps, else those that occur, sorted.
-
-    Raises:
-        UserError: a row has no list there.
-    """
-    if own := _own_names(rows, column):
+def names_of(train: Dataset, column: str) -> list[str]:
+    """The names of all labels in a column of lists: those the data set keeps, else those that occur, sorted."""
+    if own := _own_names(train, column):
         return own
-    found: set[str] = set()
-    for index, labels in enumerate(rows[column]):
-        if not isinstance(labels, list):
-            raise UserError(f"row {index}: {column} holds {labels!r}, where a list of labels is expected")
-        found.update(map(str, labels))
-    return sorted(found)
+    found = {label for labels in train[column] if isinstance(labels, list) for label in labels}
+    return [str(label) for label in sorted(found, key=lambda label: (isinstance(label, str), label))]
+
+
+def namer(rows: Dataset, column: str) -> Callable[[Any], str]:
+    """From a label of a column to its name; an id that the data set has no name for is its own."""
+    own = _own_names(rows, column) or []
+    return lambda label: own[label] if isinstance(label, int) and 0 <= label < len(own) else str(label)
 
 
 def reader(rows: Dataset, facts: Facts) -> Callable[[Any, int], Any]:

@@ -44,7 +44,7 @@ def unwanted(train: Any, others: Iterable[Any], config: DatasetConfig) -> dict[i
     return found
 
 
-def copies(ids: Ragged | Blocks) -> dict[int, int]:
+def copies(ids: Blocks) -> dict[int, int]:
     """Each row that repeats an earlier one, and the first such row."""
     first: dict[bytes, int] = {}
     found = {}
@@ -54,13 +54,13 @@ def copies(ids: Ragged | Blocks) -> dict[int, int]:
     return found
 
 
-def overlap(ids: Ragged | Blocks, others: Iterable[Ragged | Blocks]) -> list[int]:
+def overlap(ids: Blocks, others: Iterable[Blocks]) -> list[int]:
     """The rows that occur in others as well."""
     known = {key for other in others for key in _keys(other)}
     return [at for at, key in enumerate(_keys(ids)) if key in known]
 
 
-def _keys(ids: Ragged | Blocks) -> Iterator[bytes]:
+def _keys(ids: Blocks) -> Iterator[bytes]:
     for block in ids.blocks():
         for start, end in pairwise(block.offsets.tolist()):
             yield hashlib.blake2b(block.values[start:end].astype(np.int64).tobytes(), digest_size=16).digest()
@@ -124,7 +124,7 @@ def _share(hashes: Array, ends: Array, one: int, other: int) -> float:
     return len(left & right) / max(1, len(left | right))
 
 
-def count(ids: Ragged | Blocks, others: Iterable[Ragged | Blocks] = ()) -> dict[str, Any]:
+def count(ids: Blocks, others: Iterable[Blocks] = ()) -> dict[str, Any]:
     """How many rows repeat an earlier one, nearly repeat one (None: too many to look), or occur in others as well."""
     exact = copies(ids)
     near = len(near_copies(ids.whole()).keys() - exact.keys()) if ids.tokens <= SEARCHED else None

@@ -29,8 +29,8 @@ if TYPE_CHECKING:  # seconds of imports, which what is prepared already does wit
 VERSION = 2
 NOT_OF_ROWS = ("path", "sources", "max_dropped")
 """Keys of a data set that decide no row, or are in the key by what they stand for."""
-SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken")
-"""Endings of the files that make a tokenizer and a config; weights decide no row."""
+SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".py")
+"""Endings of the files that make a tokenizer and a config, code of their own among them; weights decide no row."""
 
 
 @dataclass(frozen=True)

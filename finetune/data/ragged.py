@@ -33,14 +33,6 @@ class Ragged:
         """Values of all rows."""
         return len(self.values)
 
-    def blocks(self) -> Iterator[Ragged]:
-        """Itself, as one block."""
-        yield self
-
-    def whole(self) -> Ragged:
-        """Itself."""
-        return self
-
     def row(self, at: int) -> Array:
         """The values of a row."""
         found: Array = self.values[self.offsets[at] : self.offsets[at + 1]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from finetune.config.task import IGNORED, NOTES, RowError
@@ -12,17 +12,25 @@ if TYPE_CHECKING:
     import torch
 
 
-def checked(words: Any, tags: list[str], ids: dict[str, int], index: int) -> tuple[list[str], list[int]]:
+def checked(
+    words: Any, given: Any, name: Callable[[Any], str], ids: dict[str, int], index: int
+) -> tuple[list[str], list[int]]:
     """Words and the ids of their tags.
 
+    Args:
+        name: from a tag as it is written to its name.
+        ids: name to id.
     Raises:
         RowError: there are no words.
         UserError: there is not one tag a word, or one that train has not.
     """
     if not words:
         raise RowError("no words")
-    if len(words) != len(tags):
-        raise UserError(f"row {index} has {len(words)} words and {len(tags)} tags")
+    if not isinstance(words, list) or not isinstance(given, list):
+        raise UserError(f"row {index} holds {words!r} and {given!r}, where lists of words and of tags are expected")
+    if len(words) != len(given):
+        raise UserError(f"row {index} has {len(words)} words and {len(given)} tags")
+    tags = [name(tag) for tag in given]
     if unknown := [tag for tag in tags if tag not in ids]:
         raise UserError(f"row {index}: tag {unknown[0]!r} does not occur in train, which has {', '.join(ids)}")
     return [str(word) for word in words], [ids[tag] for tag in tags]

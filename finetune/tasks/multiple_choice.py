@@ -61,11 +61,11 @@ class MultipleChoice(Task):
     def _row(
         self, tokenizer: PreTrainedTokenizerBase, question: str, choices: list[str], answer: int, limit: int
     ) -> dict[str, Any]:
-        encoded = _pairs(tokenizer, question, choices, limit)
+        encoded, is_cut = _pairs(tokenizer, question, choices, limit)
         names = [name for name in encoded if name != "attention_mask"]
         lengths = [len(ids) for ids in encoded["input_ids"]]
         joined = {name: list(chain.from_iterable(encoded[name])) for name in names}
-        return {**joined, "choices": lengths, "labels": answer, NOTES: ["truncated"] if max(lengths) == limit else []}
+        return {**joined, "choices": lengths, "labels": answer, NOTES: ["truncated"] * is_cut}
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """(rows, choices, tokens); a row with fewer choices than others gets empty ones, which are wrong."""
@@ -112,7 +112,7 @@ class MultipleChoice(Task):
                 raise UserError(
                     f"input {number}: {error}; a row has {given['question']}, {given['choices']}"
                 ) from None
-            padded = tokenizer.pad(_pairs(tokenizer, question, choices, cut), return_tensors="pt").to(model.device)
+            padded = tokenizer.pad(_pairs(tokenizer, question, choices, cut)[0], return_tensors="pt").to(model.device)
             with torch.no_grad():
                 shares = model(**{name: value[None] for name, value in padded.items()}).logits[0].float().softmax(-1)
             best = int(shares.argmax())
@@ -149,12 +149,13 @@ def _right(answer: Any, choices: list[str], index: int) -> int:
     return int(answer)
 
 
-def _pairs(tokenizer: PreTrainedTokenizerBase, question: str, choices: list[str], limit: int) -> Any:
-    """Each choice behind the question, which is cut where both are too long."""
-    try:
-        return tokenizer([question] * len(choices), choices, truncation="only_first", max_length=limit, verbose=False)
-    except Exception:  # tokenizers raises its own plain Exception where a choice alone is too long
-        return tokenizer([question] * len(choices), choices, truncation=True, max_length=limit, verbose=False)
+def _pairs(tokenizer: PreTrainedTokenizerBase, question: str, choices: list[str], limit: int) -> tuple[Any, bool]:
+    """Each choice behind the question, and whether one had to be cut: then the longer of both loses its end."""
+    pairs = [question] * len(choices), choices
+    whole = tokenizer(*pairs, verbose=False)
+    if max(map(len, whole["input_ids"])) <= limit:
+        return whole, False
+    return tokenizer(*pairs, truncation="longest_first", max_length=limit), True
 
 
 def _choices(row: dict[str, Any], most: int, empty: list[int]) -> Iterator[dict[str, Any]]:

@@ -66,12 +66,11 @@ class TokenClassification(Task):
 
         columns, labels = facts["columns"], facts["labels"]
         check(columns, rows.column_names)
-        own, ids = classes.names_of(rows, columns["tags"]), {name: at for at, name in enumerate(labels)}
+        name, ids = classes.namer(rows, columns["tags"]), {label: at for at, label in enumerate(labels)}
         inner = tags.continued(ids) if self.label_pieces == "all" else None
 
         def read(row: dict[str, Any], index: int) -> tuple[list[str], list[int]]:
-            names = [own[tag] if isinstance(tag, int) else str(tag) for tag in row[columns["tags"]]]
-            return tags.checked(row[columns["tokens"]], names, ids, index)
+            return tags.checked(row[columns["tokens"]], row[columns["tags"]], name, ids, index)
 
         def tokenize(items: Sequence[tuple[list[str], list[int]]], cut: int | None) -> list[dict[str, Any]]:
             texts = [words for words, _ in items]

@@ -25,6 +25,9 @@ SUMS = ("_tr_loss", "_total_loss_scalar", "_globalstep_last_logged", "_total_tra
         "_stored_metrics")  # fmt: skip
 """What trainers add up between two log lines, wherever one of them has it."""
 
+OPTIMIZER_BYTES = 8
+"""AdamW will keep two numbers in fp32 for each trained weight; other optimizers keep less."""
+
 
 @dataclass(frozen=True)
 class Lineage:
@@ -83,8 +86,8 @@ class Saving:
         if error:
             raise MachineError(f"a checkpoint cannot be kept in {folder}: {error}")
         if self.lineage.parent is None:
-            # AdamW will keep two numbers in fp32 for each trained weight.
-            self.checkpoint_bytes += 8 * sum(each.numel() for each in self.model.parameters() if each.requires_grad)
+            trained = (each.numel() for each in self.model.parameters() if each.requires_grad)
+            self.checkpoint_bytes += OPTIMIZER_BYTES * sum(trained)
         size, seconds = self.checkpoint_bytes / 1e6, time.monotonic() - started
         log.info("a checkpoint was written and read back in %.1f s; it takes %.1f MB", seconds, size)
 

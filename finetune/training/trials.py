@@ -13,12 +13,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from finetune.errors import MachineError, UserError
 from finetune.plan.plan import Plan
+from finetune.training.saving import OPTIMIZER_BYTES
 
 log = logging.getLogger(__name__)
 
 TOLERANCE = 0.01
-# AdamW keeps two numbers in fp32 for each trained weight.
-OPTIMIZER_BYTES = 8
 
 
 class Trials(TrainerCallback):

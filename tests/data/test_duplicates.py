@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from finetune.config.data import DatasetConfig
 from finetune.data import duplicates
-from finetune.data.ragged import Ragged, ragged
+from finetune.data.ragged import Blocks, Ragged, ragged
 
 NUMBERS = random.Random(3)
 LONG = [NUMBERS.randrange(1000) for _ in range(80)]
@@ -19,7 +19,11 @@ def rows(*ids):
 
 
 def ids(*lists):
-    return ragged(rows(*lists), "input_ids")
+    return Blocks(rows(*lists), "input_ids")
+
+
+def whole(*lists):
+    return ids(*lists).whole()
 
 
 def changed(row, *places):
@@ -28,7 +32,7 @@ def changed(row, *places):
 
 def test_a_column_of_lists_is_one_array_with_offsets():
     for found in (
-        ids([1, 2], [3], [4, 5, 6]),
+        whole([1, 2], [3], [4, 5, 6]),
         ragged([{"input_ids": each} for each in ([1, 2], [3], [4, 5, 6])], "input_ids"),
     ):
         assert found.values.tolist() == [1, 2, 3, 4, 5, 6]
@@ -45,7 +49,7 @@ def test_a_row_is_no_copy_of_one_that_only_begins_alike():
 
 
 def test_a_row_with_one_token_changed_is_a_near_copy_and_one_with_many_is_not():
-    found = duplicates.near_copies(ids(LONG, changed(LONG, 40), changed(LONG, *range(0, 80, 4)), LONG[::-1]))
+    found = duplicates.near_copies(whole(LONG, changed(LONG, 40), changed(LONG, *range(0, 80, 4)), LONG[::-1]))
     assert found == {1: 0}
 
 
@@ -53,7 +57,7 @@ def test_near_copies_agree_with_comparing_every_pair():
     numbers = random.Random(5)
     lists = [[numbers.randrange(50) for _ in range(numbers.randrange(6, 60))] for _ in range(60)]
     lists += [changed(each, numbers.randrange(len(each))) for each in lists for _ in range(2)]
-    found = duplicates.near_copies(ids(*lists))
+    found = duplicates.near_copies(whole(*lists))
     sets = [{tuple(each[at : at + 5]) for at in range(len(each) - 4)} for each in lists]
 
     def share(one, other):
@@ -66,7 +70,7 @@ def test_near_copies_agree_with_comparing_every_pair():
 
 
 def test_rows_shorter_than_a_run_are_near_copies_of_nothing():
-    assert duplicates.near_copies(ids([1, 2], [1, 2], [3])) == {}
+    assert duplicates.near_copies(whole([1, 2], [1, 2], [3])) == {}
 
 
 def test_rows_that_are_evaluated_on_are_found():

@@ -166,7 +166,7 @@ def test_a_tag_whose_word_has_no_tokens_is_counted():
     ("row", "reason"),
     [
         ({"tokens": ["cat", "dog"], "ner_tags": ["O"]}, r"row \d has 2 words and 1 tags"),
-        ({"tokens": ["cat"], "ner_tags": None}, "holds None, where a list"),
+        ({"tokens": ["cat"], "ner_tags": None}, "and None, where lists of words and of tags"),
         ({"words": ["cat"]}, "no column for the"),
     ],
 )
@@ -179,6 +179,13 @@ def test_rows_without_words_are_dropped_and_counted():
     found = read([*tagged(6), {"tokens": [], "ner_tags": []}, *tagged(6)])
     dropped = {reason: entry["rows"] for split in found.report.values() for reason, entry in split["dropped"].items()}
     assert dropped == {"no words": 1}
+
+
+def test_ids_of_tags_without_names_are_their_own_names():
+    rows = [{"tokens": ["cat", "dog"], "ner_tags": [2, 10]} for _ in range(6)]
+    prepared = read(rows)
+    assert prepared.facts["labels"] == ["2", "10"]
+    assert [label for label in prepared.rows("train")[0]["labels"] if label != -100] == [0, 1]
 
 
 def test_one_tag_alone_teaches_nothing():
@@ -204,12 +211,12 @@ def test_what_counts_are_entities_where_all_tags_mark_them_and_tags_elsewhere():
 
 
 def masking(**more):
-    return Masking(AutoTokenizer.from_pretrained(bert()), 0.15, **{"whole_words": False, **more})
+    return Masking(AutoTokenizer.from_pretrained(bert()), 0.15, **more)
 
 
 def row(words=8):
     ids = [2, *range(5, 5 + words), 3]
-    return {"input_ids": ids, "words": [-1, *[at // 2 for at in range(words)], -1]}
+    return {"input_ids": ids}
 
 
 def test_special_tokens_are_never_hidden_and_one_token_of_a_row_always_is():
@@ -229,9 +236,19 @@ def test_what_is_hidden_follows_the_generator_while_training_and_the_row_while_s
 
 
 def test_the_pieces_of_a_word_are_hidden_together():
-    labels = masking(whole_words=True)([row()] * 50)["labels"]
+    of_words = {**row(), "words": [-1, 0, 0, 1, 1, 2, 2, 3, 3, -1]}
+    labels = masking()([of_words] * 50)["labels"]
     pairs = (labels[:, 1:9] != -100).view(50, 4, 2)
     assert torch.equal(pairs[..., 0], pairs[..., 1])
+
+
+def test_a_text_of_special_tokens_alone_is_dropped_and_counted():
+    file = written("special", [{"text": text} for text in ("the cat", "[SEP] [SEP]", "the dog", "the hen")])
+    with own_caches():
+        found = prepare(config(["task=masked_lm", f"model.path={bert()}", f"dataset.path={file}",
+                                "dataset.validation_size=1", "dataset.max_dropped=0.9"]))  # fmt: skip
+    dropped = {reason for split in found.report.values() for reason in split["dropped"]}
+    assert dropped == {"no token that could be hidden"}
 
 
 def test_a_tokenizer_that_can_hide_nothing_is_refused(tmp_path):
@@ -259,6 +276,13 @@ def test_an_answer_that_names_no_choice_is_refused_by_row(answer):
 def test_a_row_that_asks_nothing_is_dropped_with_its_reason(question, choices):
     with pytest.raises(RowError, match=r"no question|fewer than two choices"):
         multiple_choice._asked(question, choices)
+
+
+def test_what_is_cut_is_counted_and_what_just_fits_is_not():
+    task, words = multiple_choice.MultipleChoice(), AutoTokenizer.from_pretrained(bert())
+    fits, cut = (task._row(words, "the the the", ["cat", "dog"], 0, limit) for limit in (7, 6))
+    assert (fits["choices"], fits["notes"]) == ([7, 7], [])
+    assert (cut["choices"], cut["notes"]) == ([6, 6], ["truncated"])
 
 
 def test_rows_with_fewer_choices_get_empty_ones():

@@ -76,11 +76,11 @@ def code() -> Iterator[Case]:
 
 
 def hydra() -> Iterator[Case]:
-    for word in ("hydra.run.dir=/tmp/x", "hydra.searchpath=[file:///etc]", "+hydra.searchpath=[pkg://os]",
+    for word in ("hydra.run.dir=elsewhere", "hydra.searchpath=[file:///etc]", "+hydra.searchpath=[pkg://os]",
                  "hydra/launcher=submitit", "+hydra/callbacks=x", "hydra.job.chdir=true", "++hydra.output_subdir=/etc",
                  "hydra.sweeper._target_=os.system", "~hydra", "hydra/job_logging=x", "hydra@x=y", "hydra={a: 1}"):  # fmt: skip
         yield typed("hydra", word)
-    yield recipe("hydra", "settings in a recipe", "hydra: {run: {dir: /tmp/x}}")
+    yield recipe("hydra", "settings in a recipe", "hydra: {run: {dir: elsewhere}}")
     yield recipe("hydra", "a search path in a recipe", "hydra: {searchpath: ['file:///etc']}")
     yield recipe("hydra", "a launcher in defaults", "defaults: [override hydra/launcher: submitit]")
     yield recipe("hydra", "a package in defaults", "defaults: [override /adapter@hydra: lora]")
