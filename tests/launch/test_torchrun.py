@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +20,10 @@ SMALL = (
 )  # fmt: skip
 TWO = ("launch=torchrun", "launch.nproc_per_node=2")
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "finetune")
+ACCELERATE = (
+    "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no",
+    "--dynamo_backend=no", "-m", "finetune",
+)  # fmt: skip
 LONG = ("trainer.max_steps=2000", "trainer.save_steps=1000")
 
 
@@ -79,11 +84,36 @@ def test_two_ranks_of_ours_train_what_one_process_does(one, tmp_path):
     assert (plan["batches"]["ranks"], plan["batches"]["accumulation"]) == (2, 1)
 
 
-def test_torchrun_typed_by_the_user_is_the_same_run(one, tmp_path):
-    run = train(tmp_path / "run", program=TORCHRUN)
+@pytest.mark.parametrize("program", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_ranks_started_by_the_user_are_the_same_run(program, one, tmp_path):
+    run = train(tmp_path / "run", program=program)
     output, errors = run.communicate(timeout=240)
     assert run.returncode == 0, errors
     assert output.count("run folder:") == 1
+    alone, together = weights(one), weights(tmp_path / "run")
+    assert all((alone[name] - together[name]).abs().max() < 1e-6 for name in alone)
+
+
+@pytest.mark.skipif(not shutil.which("scontrol"), reason="needs SLURM's scontrol, which names the hosts of a step")
+def test_tasks_of_a_slurm_step_are_the_same_run(one, tmp_path, monkeypatch):
+    """By the variables that srun sets, for a step of two tasks on this host."""
+    step = {
+        "JOB_ID": os.getpid(),
+        "STEP_ID": 0,
+        "STEP_NUM_TASKS": 2,
+        "STEP_TASKS_PER_NODE": 2,
+        "STEP_NODELIST": "localhost",
+    }
+    conf = "ClusterName=test\nSlurmctldHost=localhost\nNodeName=localhost\nPartitionName=all Nodes=ALL\n"
+    (tmp_path / "slurm.conf").write_text(conf)
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    runs = []
+    for rank in (0, 1):
+        for name, value in {**step, "PROCID": rank, "LOCALID": rank}.items():
+            monkeypatch.setenv(f"SLURM_{name}", str(value))
+        runs.append(train(tmp_path / "run"))
+    said = [run.communicate(timeout=240) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
     alone, together = weights(one), weights(tmp_path / "run")
     assert all((alone[name] - together[name]).abs().max() < 1e-6 for name in alone)
 
