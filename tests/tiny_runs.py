@@ -100,10 +100,8 @@ def bart() -> Path:
     special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=32, **special).save_pretrained(folder)
     torch.manual_seed(0)
-    sides = ("encoder", "decoder")
-    sizes = {
-        f"{side}_{of}": size for side in sides for of, size in (("layers", 1), ("attention_heads", 2), ("ffn_dim", 64))
-    }
+    of_side = {"layers": 1, "attention_heads": 2, "ffn_dim": 64}
+    sizes = {f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in of_side.items()}
     ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 1, "bos_token_id": 1}
     config = BartConfig(
         vocab_size=len(vocabulary), d_model=64, max_position_embeddings=32, init_std=0.1, dropout=0.0,

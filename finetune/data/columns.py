@@ -47,6 +47,19 @@ def detect(
     return {role: column for role, column in found.items() if column}
 
 
+def distinct(names: Sequence[str], given: dict[str, str], usual: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """What `detect` finds, a column for each role.
+
+    Raises:
+        UserError: a role has no column, or one that another has.
+    """
+    found = detect(names, given, usual)
+    if shared := [role for role, column in found.items() if [*found.values()].count(column) > 1]:
+        roles = " and the ".join(shared)
+        raise UserError(f"column {found[shared[0]]} is the {roles}: write dataset.columns.{shared[-1]}=NAME")
+    return found
+
+
 def check(columns: dict[str, str], names: Sequence[str]) -> None:
     """Refuse a role whose column is not there.
 

@@ -49,19 +49,20 @@ def _ids(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
 
 
 def written(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit: int | None,
-    options: dict[str, Any], batch_size: int = BATCH,
-) -> Iterator[Answer]:  # fmt: skip
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], options: dict[str, Any]
+) -> Iterator[Answer]:
     """What an encoder-decoder writes for each text, in order.
 
     Args:
-        limit: tokens of a text at which it is cut; None leaves it whole.
-        options: of transformers' GenerationConfig.
+        options: `max_new_tokens`; where known, `generation_config`, of transformers' GenerationConfig, `max_length`,
+            tokens at which a text is cut, and `batch_size`.
     """
-    for start in range(0, len(texts), batch_size):
-        part = list(texts[start : start + batch_size])
-        padded = tokenizer(part, padding=True, truncation=limit is not None, max_length=limit, return_tensors="pt")
-        yield from _written(model, tokenizer, padded, options)
+    cut, size = options.get("max_length"), options.get("batch_size", BATCH)
+    decoding = {"max_new_tokens": options["max_new_tokens"]} | options.get("generation_config", {})
+    for start in range(0, len(texts), size):
+        part = list(texts[start : start + size])
+        padded = tokenizer(part, padding=True, truncation=cut is not None, max_length=cut, return_tensors="pt")
+        yield from _written(model, tokenizer, padded, decoding)
 
 
 @torch.no_grad()

@@ -11,14 +11,16 @@ from finetune.config.suggest import did_you_mean
 from finetune.errors import UserError
 
 
-def choose(tokenizer: Any, source: str | None, target: str | None) -> None:
+def choose(tokenizer: Any, source: str | None, target: str | None) -> dict[str, int]:
     """Tell the tokenizer both languages; nothing where it knows none.
 
+    Returns:
+        How a decoder begins in the target language, in words of GenerationConfig; empty where nothing says so.
     Raises:
         UserError: it knows languages and one is not named, or is none of them.
     """
-    if not _knows(tokenizer):
-        return
+    if not (hasattr(tokenizer, "src_lang") and hasattr(tokenizer, "tgt_lang")):
+        return {}
     for role, code in (("source", source), ("target", target)):
         if code is None:
             raise UserError(
@@ -28,10 +30,7 @@ def choose(tokenizer: Any, source: str | None, target: str | None) -> None:
     tokenizer.src_lang, tokenizer.tgt_lang = source, target
     # What is saved with the tokenizer.
     tokenizer.init_kwargs.update(src_lang=source, tgt_lang=target)
-
-
-def _knows(tokenizer: Any) -> bool:
-    return hasattr(tokenizer, "src_lang") and hasattr(tokenizer, "tgt_lang")
+    return _begin(tokenizer(text_target="")["input_ids"], tokenizer.eos_token_id)
 
 
 def _check(tokenizer: Any, role: str, code: str) -> None:
@@ -48,12 +47,9 @@ def _check(tokenizer: Any, role: str, code: str) -> None:
         raise UserError(f"task.{role}_lang={code}: the tokenizer knows no such language. {hint}".rstrip())
 
 
-def begins(tokenizer: Any) -> dict[str, int]:
-    """How a decoder begins in the target language, in words of GenerationConfig; empty where nothing says so."""
-    if not _knows(tokenizer):
-        return {}
-    written = tokenizer(text_target="")["input_ids"]
-    if written[0] != tokenizer.eos_token_id:
-        return {"forced_bos_token_id": written[0]}
+def _begin(empty: list[int], end: int) -> dict[str, int]:
+    """What an empty text in the target language says of how the decoder begins."""
+    if empty[0] != end:
+        return {"forced_bos_token_id": empty[0]}
     # mBART's targets end with their language, and its decoder begins with what a target ends with.
-    return {"decoder_start_token_id": written[-1]} if written[-1] != tokenizer.eos_token_id else {}
+    return {"decoder_start_token_id": empty[-1]} if empty[-1] != end else {}
