@@ -72,9 +72,10 @@ class Encoder:
 
     read: Callable[[dict[str, Any], int], Any]
     """From a raw row and its number to what is tokenized; raises RowError to drop the row with a reason."""
-    tokenize: Callable[[Sequence[Any], int | None], list[dict[str, Any]]]
+    tokenize: Callable[[Sequence[Any], int | None], Sequence[dict[str, Any] | list[dict[str, Any]]]]
     """From read rows to model inputs, one mapping each; a maximum length cuts them, None leaves them whole.
 
+    A list of mappings is one row that is read through several windows: it is kept or dropped as one.
     Raises for all where one row fails: a RowError drops that row, a UserError is about it and refuses the data.
     """
     labels: Literal["ids", "tokens", "row"] = "row"
@@ -172,6 +173,11 @@ class Task:
     def weight(self, batch: dict[str, torch.Tensor]) -> int:
         """How many items the mean loss of this batch is a mean over: rows, or trained tokens."""
         return len(batch["labels"])
+
+    def logits(self, output: Any) -> torch.Tensor:
+        """What the model says of a batch, in one tensor, (rows, …)."""
+        found: torch.Tensor = output.logits
+        return found
 
     def outcomes(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
         """Predictions and references of one batch as small arrays, so that logits are never kept."""

@@ -75,7 +75,7 @@ class Evaluation:
             with autocast(self.compute):
                 output = scored(model)(**batch)
             losses[source].add(float(output.loss), self.task.weight(batch))
-            predicted, expected = self.task.outcomes(_of_rows(output.logits, batch), batch)
+            predicted, expected = self.task.outcomes(_of_rows(self.task.logits(output), batch), batch)
             predictions.append(predicted.float().cpu().numpy())
             references.append(expected.float().cpu().numpy())
         judged = self.task.judged(_joined(predictions), _joined(references), self.facts)
