@@ -99,9 +99,9 @@ class QuestionAnswering(Task):
 
         def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
             inputs = [{name: list(map(int, row[name])) for name in row if name != "labels"} for row in rows]
-            marked = torch.tensor([ends(row["labels"]) for row in rows])
+            first, last = (torch.tensor(at) for at in zip(*(ends(row["labels"]) for row in rows)))
             batch = tokenizer.pad(inputs, padding_side="right", return_tensors="pt", verbose=False)
-            return {**batch, "start_positions": marked[:, 0], "end_positions": marked[:, 1]}
+            return {**batch, "start_positions": first, "end_positions": last}
 
         return collate
 
