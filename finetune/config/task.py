@@ -164,6 +164,10 @@ class Task:
     def configure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Facts) -> None:
         """Set on the loaded model what must agree with the tokenizer and the data."""
 
+    def forward(self, model: Any, batch: dict[str, torch.Tensor], facts: Facts) -> Any:
+        """The `loss` and the `logits` of a batch; without labels, the logits."""
+        return model(**batch)
+
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """From encoded rows to one padded batch."""
         raise NotImplementedError
@@ -175,11 +179,6 @@ class Task:
     def weight(self, batch: dict[str, torch.Tensor]) -> int:
         """How many items the mean loss of this batch is a mean over: rows, or trained tokens."""
         return len(batch["labels"])
-
-    def logits(self, output: Any) -> torch.Tensor:
-        """What the model says of a batch, in one tensor, (rows, …)."""
-        found: torch.Tensor = output.logits
-        return found
 
     def outcomes(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
         """Predictions and references of one batch as small arrays, so that logits are never kept."""
@@ -248,7 +247,8 @@ class Task:
         A task that answers questions gives its text as `answer`, and as `capped` whether the token limit cut it off.
 
         Args:
-            options: `max_length`, `columns`, `batch_size`, `max_new_tokens` and `generation_config`, where known.
+            options: `facts`, `max_length`, `columns`, `batch_size`, `max_new_tokens` and `generation_config`, where
+                known.
         """
         raise NotImplementedError
 

@@ -73,9 +73,9 @@ class Evaluation:
         predictions, references = [], []
         for source, batch in self._batches(rows, model.device):
             with autocast(self.compute):
-                output = scored(model)(**batch)
+                output = self.task.forward(scored(model), batch, self.facts)
             losses[source].add(float(output.loss), self.task.weight(batch))
-            predicted, expected = self.task.outcomes(_of_rows(self.task.logits(output), batch), batch)
+            predicted, expected = self.task.outcomes(_of_rows(output.logits, batch), batch)
             predictions.append(predicted.float().cpu().numpy())
             references.append(expected.float().cpu().numpy())
         judged = self.task.judged(_joined(predictions), _joined(references), self.facts)

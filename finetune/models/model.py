@@ -130,6 +130,13 @@ def skeleton(config: PretrainedConfig, task: Task, model: ModelConfig) -> PreTra
         ) from None
 
 
+def heads(config: PretrainedConfig, task: Task, model: ModelConfig) -> tuple[str, ...]:
+    """The modules beside the body: a head of the task, or what speaks."""
+    bare = skeleton(config, task, model)
+    names = [name for name, _ in bare.named_children()]
+    return tuple(name for name in names if name != bare.base_model_prefix and bare.base_model_prefix in names)
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 

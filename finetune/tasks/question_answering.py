@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.config.task import Brought, Encoder, Facts, RowError, Task
 from finetune.config.types import Count, Number, Positive
@@ -40,7 +41,11 @@ class QuestionAnswering(Task):
     roles: ClassVar[tuple[str, ...]] = tuple(USUAL)
     unread: ClassVar[dict[str, str]] = {
         "tokenizer.chat_template": "questions and contexts are read as they are, not rendered",
+        "evaluation.generation.max_new_tokens": "an answer is a stretch of the context: task.max_answer_length",
+        "evaluation.generation.generation_config": "an answer is a stretch of the context, and nothing is generated",
+        "trainer.label_smoothing_factor": "the loss is that of positions of answers",
     }
+    answer_rows: ClassVar[int | Literal["all"]] = "all"
 
     name: str = "question_answering"
     stride: Count | None = None
@@ -94,34 +99,33 @@ class QuestionAnswering(Task):
         return {"num_labels": 2}
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-        """The first and the last token of the answer; padded at the end, whatever the tokenizer's own side."""
+        """Labels are the first and the last token of the answer. Padding is at the end, whatever the usual side."""
         import torch
 
         def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
             inputs = [{name: list(map(int, row[name])) for name in row if name != "labels"} for row in rows]
-            first, last = (torch.tensor(at) for at in zip(*(ends(row["labels"]) for row in rows)))
             batch = tokenizer.pad(inputs, padding_side="right", return_tensors="pt", verbose=False)
-            return {**batch, "start_positions": first, "end_positions": last}
+            return {**batch, "labels": torch.tensor([ends(row["labels"]) for row in rows])}
 
         return collate
 
-    def weight(self, batch: dict[str, torch.Tensor]) -> int:
-        """Windows."""
-        return len(batch["input_ids"])
+    def forward(self, model: Any, batch: dict[str, torch.Tensor], facts: Facts) -> Any:
+        """Logits of each token to be the first and to be the last, (rows, tokens, 2), and the loss of both together.
 
-    def logits(self, output: Any) -> torch.Tensor:
-        """Of each token, to be the first and to be the last, (rows, tokens, 2)."""
+        The model's own loss counts the tokens that pad, so it would be another in another batch.
+        """
         import torch
 
-        return torch.stack([output.start_logits, output.end_logits], -1)
+        output = model(**{name: value for name, value in batch.items() if name != "labels"})
+        logits = torch.stack([output.start_logits, output.end_logits], -1)
+        if "labels" not in batch:
+            return SimpleNamespace(logits=logits)
+        masked = logits.float().masked_fill(batch["attention_mask"][..., None] == 0, -torch.inf)
+        return SimpleNamespace(logits=masked, loss=torch.nn.functional.cross_entropy(masked, batch["labels"]))
 
     def outcomes(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
         """The likeliest and the true first and last token of each window."""
-        import torch
-
-        return logits.argmax(1).flatten(), torch.stack(
-            [batch["start_positions"], batch["end_positions"]], -1
-        ).flatten()
+        return logits.argmax(1).flatten(), batch["labels"].flatten()
 
     def metrics(self, facts: Facts) -> Sequence[str]:
         """Share of first and last tokens that are found."""
@@ -177,7 +181,7 @@ class QuestionAnswering(Task):
             rows = [window.columns for window in windows[start : start + size]]
             batch = tokenizer.pad(rows, padding_side="right", return_tensors="pt", verbose=False)
             with torch.no_grad():
-                yield from self.logits(model(**batch.to(model.device))).float().cpu().numpy()
+                yield from self.forward(model, batch.to(model.device), {}).logits.float().cpu().numpy()
 
     def example(self, columns: dict[str, str]) -> list[dict[str, Any]]:
         """Two questions, in the layout that the named columns belong to."""
