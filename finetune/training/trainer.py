@@ -11,6 +11,7 @@ from finetune.config.options import resolve
 from finetune.config.task import IGNORED, Facts, Task
 from finetune.data.rows import Rows
 from finetune.errors import UserError
+from finetune.models import adapter
 from finetune.plan import identity
 from finetune.plan.plan import Plan
 from finetune.training import collate, order, ranks
@@ -39,7 +40,7 @@ def assemble(plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Rows], scor
     arguments._n_gpu = min(arguments.n_gpu, 1)
     # TRL takes nothing but its own kind of data set, and looks at the first row; it never reads another one.
     stand_in = Dataset.from_list([rows["train"][0]])
-    trainer: Trainer = scored_by(score, resolve(task.trainer_class), _forward(task, plan.facts))(
+    trainer: Trainer = scored_by(score, resolve(task.trainer_class), _forward(task, plan.facts, model))(
         model=model,
         args=arguments,
         train_dataset=stand_in,
@@ -96,10 +97,19 @@ class Ordered:
         return known[strategy]
 
 
-def _forward(task: Task, facts: Facts) -> Forward | None:
-    """The task's own, where the loss is not the model's; a trainer of another library has its own."""
-    own = type(task).forward is not Task.forward and resolve(task.trainer_class) is Trainer
-    return partial(task.forward, facts=facts) if own else None
+def _forward(task: Task, facts: Facts, model: Any) -> Forward | None:
+    """The task's own, where the loss is not the model's; a trainer of another library has its own.
+
+    Raises:
+        UserError: the adapter adds to the model's loss, which nobody would see.
+    """
+    if type(task).forward is Task.forward or resolve(task.trainer_class) is not Trainer:
+        return None
+    if adapter.moves_ranks(model):
+        raise UserError(
+            f"task={task.name} has a loss of its own, and this adapter adds to the model's. Write adapter=lora"
+        )
+    return partial(task.forward, facts=facts)
 
 
 def scored_by(score: Score, trainer_class: type[Trainer], forward: Forward | None = None) -> type[Trainer]:
