@@ -73,7 +73,7 @@ class Evaluation:
         predictions, references = [], []
         for source, batch in self._batches(rows, model.device):
             with autocast(self.compute):
-                output = scored(model)(**batch)
+                output = self.task.forward(scored(model), batch, self.facts)
             losses[source].add(float(output.loss), self.task.weight(batch))
             predicted, expected = self.task.outcomes(_of_rows(output.logits, batch), batch)
             predictions.append(predicted.float().cpu().numpy())

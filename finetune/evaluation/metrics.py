@@ -6,6 +6,7 @@ models, tasks or files.
     numbers, (n,)                                 pearson spearman mse rmse mae r2
     lists of tags, (n,)                           entity_f1 entity_precision entity_recall tag_accuracy
     texts, each against one or several, (n,)      exact_match sacrebleu chrf rouge1 rouge2 rougeL
+                                                  squad_exact_match squad_f1
 
 `f1`, `precision` and `recall` are the unweighted mean over classes (macro), for two classes too, as in scikit-learn's
 `average="macro"`. The classes are those that occur in predictions or references. With 0/1 labels, `accuracy` counts
