@@ -5,13 +5,22 @@ labels of this run, because a base loaded without it would get a head of another
 """
 
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from finetune.config import options
 from finetune.models import adapter, quantization
+from finetune.models.model import heads
 from finetune.models.precision import DTYPES, device
 from finetune.plan.plan import Plan
 
@@ -47,16 +56,21 @@ def load(plan: Plan, folder: Path) -> Any:
         attention, trust = plan.config.model.attn_implementation, plan.config.model.trust_remote_code
         whole = auto.from_pretrained(folder, dtype="auto", attn_implementation=attention, trust_remote_code=trust)
         return whole.to(device())
-    loaded = adapter.load(_base(plan, folder, auto), str(folder))
+    base = _base(plan, folder, auto)
+    if (folder / "generation_config.json").is_file():
+        base.generation_config = GenerationConfig.from_pretrained(folder)
+    loaded = adapter.load(base, str(folder))
     return loaded.to(device()) if plan.config.quantization["method"] == quantization.NONE else loaded
 
 
 def _base(plan: Plan, folder: Path, auto: Any) -> PreTrainedModel:
-    quantizer = quantization.config(plan.config.quantization, plan.precision)
+    config = AutoConfig.from_pretrained(folder / BASE_CONFIG, trust_remote_code=plan.config.model.trust_remote_code)
+    whole = partial(heads, config, plan.config.task, plan.config.model)
+    quantizer = quantization.config(plan.config.quantization, plan.precision, whole)
     base: PreTrainedModel = auto.from_pretrained(
         plan.source.path,
         revision=plan.source.revision,
-        config=AutoConfig.from_pretrained(folder / BASE_CONFIG, trust_remote_code=plan.config.model.trust_remote_code),
+        config=config,
         dtype=DTYPES.get(plan.precision.frozen, "auto"),
         attn_implementation=plan.config.model.attn_implementation,
         trust_remote_code=plan.config.model.trust_remote_code,

@@ -73,7 +73,7 @@ class Evaluation:
         predictions, references = [], []
         for source, batch in self._batches(rows, model.device):
             with autocast(self.compute):
-                output = scored(model)(**batch)
+                output = self.task.forward(scored(model), batch, self.facts)
             losses[source].add(float(output.loss), self.task.weight(batch))
             predicted, expected = self.task.outcomes(_of_rows(output.logits, batch), batch)
             predictions.append(predicted.float().cpu().numpy())
@@ -99,8 +99,9 @@ def _named(losses: dict[str, Mean]) -> dict[str, float]:
 
 
 def _of_rows(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Without the positions that prompt tuning puts before a row."""
-    return logits[:, -batch["input_ids"].shape[1] :] if logits.ndim > 2 else logits
+    """Without the positions that prompt tuning puts before what has labels."""
+    is_per_token = logits.ndim > 2 and "input_ids" in batch
+    return logits[:, -batch["labels"].shape[1] :] if is_per_token else logits
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

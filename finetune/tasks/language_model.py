@@ -37,6 +37,15 @@ class LanguageModel(Task):
         texts = ("the sun rises in the east", "rain falls in the west")
         return [{columns.get("text", "text"): text} for text in texts]
 
+    def weight(self, batch: dict[str, torch.Tensor]) -> int:
+        """Tokens with a label."""
+        return int((batch["labels"] != IGNORED).sum())
+
+    def outcomes(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
+        """Predicted and true token where there is a label."""
+        labelled = batch["labels"] != IGNORED
+        return logits.argmax(-1)[labelled], batch["labels"][labelled]
+
     def metrics(self, facts: Facts) -> Sequence[str]:
         """Share of tokens found exactly; loss and perplexity are always reported."""
         return ("accuracy",)

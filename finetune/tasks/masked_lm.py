@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.task import IGNORED, Brought, Encoder, Facts, RowError
+from finetune.config.task import Brought, Encoder, Facts, RowError
 from finetune.config.types import Share, Switch
 from finetune.errors import UserError
 from finetune.tasks.language_model import LanguageModel
 
 if TYPE_CHECKING:
-    import torch
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -79,15 +78,6 @@ class MaskedLM(LanguageModel):
         from finetune.data.masking import Masking
 
         return Masking(tokenizer, self.mlm_probability, seed=zlib.crc32)
-
-    def weight(self, batch: dict[str, torch.Tensor]) -> int:
-        """Hidden tokens."""
-        return int((batch["labels"] != IGNORED).sum())
-
-    def outcomes(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
-        """Predicted and true token where one is hidden."""
-        hidden = batch["labels"] != IGNORED
-        return logits.argmax(-1)[hidden], batch["labels"][hidden]
 
     def predict(
         self,
