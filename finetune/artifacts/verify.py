@@ -25,7 +25,7 @@ from finetune.models.precision import autocast
 from finetune.plan import environment, frozen
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
-from finetune.training.train import Trained, evaluation_of, load_rows
+from finetune.training.train import Trained, evaluation_of, load_rows, scored_rows
 
 PROBE_ROWS, PROBE_TOKENS, KEPT_POSITIONS = 4, 128, 8
 SCORED_ROWS = 256
@@ -51,10 +51,10 @@ class VerificationError(FinetuneError):
 def record(trained: Trained, plan: Plan, folder: RunFolder) -> None:
     """Keep what the fresh process will compare with."""
     batch = _probe(plan, trained.tokenizer)
-    logits = _logits(trained.model, batch, plan.precision.compute)
+    logits = _logits(plan, trained.model, batch)
     save_file({**batch, "logits": logits}, folder / "probe.safetensors")
     evaluation = evaluation_of(plan, trained.tokenizer)
-    scores = evaluation(trained.model, _scored(plan))
+    scores = evaluation(trained.model, _scored(plan, folder))
     folder.write("probe.json", {"scores": scores, "tokenizer": _tokenizer_facts(trained.tokenizer)})
 
 
@@ -96,7 +96,7 @@ def compare(folder: RunFolder) -> list[Finding]:
         _same("tokenizer", _tokenizer_facts(tokenizer), recorded["tokenizer"]),
         *_same_rendering(tokenizer, folder),
         *_same_labels(plan, model),
-        _same_scores(evaluation_of(plan, tokenizer)(model, _scored(plan)), recorded["scores"]),
+        _same_scores(evaluation_of(plan, tokenizer)(model, _scored(plan, folder)), recorded["scores"]),
     ]
     folder.write("verification.json", [asdict(finding) for finding in findings])
     return findings
@@ -110,10 +110,11 @@ def _probe(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Te
 
 
 @torch.no_grad()
-def _logits(model: Any, batch: dict[str, torch.Tensor], compute: str) -> torch.Tensor:
+def _logits(plan: Plan, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     model.eval()
-    with autocast(compute):
-        logits = model(**{name: value.to(model.device) for name, value in batch.items() if name != "labels"}).logits
+    inputs = plan.config.task.scorer(plan.arguments).inputs(batch)
+    with autocast(plan.precision.compute):
+        logits = model(**{name: value.to(model.device) for name, value in inputs.items()}).logits
     kept = logits[:, -KEPT_POSITIONS:] if logits.ndim > 2 else logits
     return kept.float().cpu().contiguous()
 
@@ -121,7 +122,7 @@ def _logits(model: Any, batch: dict[str, torch.Tensor], compute: str) -> torch.T
 def _same_logits(plan: Plan, model: Any, folder: RunFolder) -> Finding:
     probe = load_file(folder / "probe.safetensors")
     expected = probe.pop("logits")
-    difference = (_logits(model, probe, plan.precision.compute) - expected).abs().max().item()
+    difference = (_logits(plan, model, probe) - expected).abs().max().item()
     allowed = TOLERANCE[plan.precision.compute] * expected.abs().max().item()
     return Finding("logits", difference <= allowed, f"largest difference {difference:.2g}, allowed {allowed:.2g}")
 
@@ -133,7 +134,7 @@ def _adapter_works(plan: Plan, model: Any, folder: RunFolder) -> list[Finding]:
     probe = load_file(folder / "probe.safetensors")
     expected = probe.pop("logits")
     with adapter.switched_off(model) as base:
-        moved = (_logits(base, probe, plan.precision.compute) - expected).abs().max().item()
+        moved = (_logits(plan, base, probe) - expected).abs().max().item()
     return [Finding("adapter", moved > 0, f"moves a logit by {moved:.2g}")]
 
 
@@ -170,8 +171,8 @@ def _same(name: str, found: Any, expected: Any) -> Finding:
     return Finding(name, found == expected, "equal" if found == expected else f"{found!r} is not {expected!r}")
 
 
-def _scored(plan: Plan) -> Rows:
-    rows = load_rows(plan, "validation")
+def _scored(plan: Plan, folder: RunFolder) -> Rows:
+    rows = scored_rows(plan, folder, "validation")
     return rows.select(range(min(SCORED_ROWS, len(rows))))
 
 

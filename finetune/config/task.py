@@ -98,6 +98,22 @@ class Brought:
     """Tokens that its generation config stops at."""
 
 
+class Scorer:
+    """How a batch is scored: by the loss of the model's own forward pass, unless a task says otherwise."""
+
+    def __call__(self, model: Any, batch: dict[str, torch.Tensor]) -> Any:
+        """What has `loss`, a mean over the items of the batch, and `logits`."""
+        return model(**batch)
+
+    def inputs(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What of a batch the model itself takes, without labels."""
+        return {name: value for name, value in batch.items() if name != "labels"}
+
+    def reference(self, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """What the untouched model says of each row, (rows, numbers), where the task `compares`."""
+        raise NotImplementedError
+
+
 @dataclass(kw_only=True)
 class Task:
     """The interface. Fields of a subclass are the options a user can set under `task:`."""
@@ -116,6 +132,8 @@ class Task:
     """Keys outside of the task that it never reads, and why."""
     trainer_options: ClassVar[dict[str, Any]] = {}
     """Trainer arguments this task always sets."""
+    compares: ClassVar[bool] = False
+    """Whether the loss compares with the model as it was: the reference of its trainer, `reference` of its scorer."""
 
     name: str
 
@@ -168,6 +186,14 @@ class Task:
     def scoring_collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """The collator of rows that are scored, which draws nothing; that of training, unless it draws."""
         return self.collator(tokenizer)
+
+    def scorer(self, arguments: dict[str, Any]) -> Scorer:
+        """How batches are scored.
+
+        Args:
+            arguments: of the trainer, as planned.
+        """
+        return Scorer()
 
     def weight(self, batch: dict[str, torch.Tensor]) -> int:
         """How many items the mean loss of this batch is a mean over: rows, or trained tokens."""

@@ -5,13 +5,13 @@ batch and never kept, so memory does not grow with the rows.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from finetune.config.task import Facts, Task
+from finetune.config.task import Facts, Scorer, Task
 from finetune.data.rows import Rows
 from finetune.errors import UserError
 from finetune.evaluation import metrics
@@ -48,6 +48,7 @@ class Evaluation:
     batch_size: int
     names: tuple[str, ...]
     """The metrics."""
+    scorer: Scorer = field(default_factory=Scorer)
 
     def __call__(self, model: Any, rows: Rows) -> dict[str, float]:
         """Scores of a model on prepared rows.
@@ -71,9 +72,9 @@ class Evaluation:
     def _scores(self, model: Any, rows: Rows) -> dict[str, float]:
         losses = {name: Mean() for name in rows.by_source}
         predictions, references = [], []
-        for source, batch in self._batches(rows, model.device):
+        for source, _, batch in self._batches(rows, model.device):
             with autocast(self.compute):
-                output = scored(model)(**batch)
+                output = self.scorer(scored(model), batch)
             losses[source].add(float(output.loss), self.task.weight(batch))
             predicted, expected = self.task.outcomes(_of_rows(output.logits, batch), batch)
             predictions.append(predicted.float().cpu().numpy())
@@ -82,13 +83,25 @@ class Evaluation:
         found = metrics.compute(self.names, *judged)
         return {**_named(losses), **found}
 
-    def _batches(self, rows: Rows, device: torch.device) -> Iterator[tuple[str, dict[str, Any]]]:
+    @torch.no_grad()
+    def reference(self, model: Any, rows: Rows) -> np.ndarray:
+        """What a model that is not trained yet says of each row; (rows, numbers), fp32."""
+        model.eval()
+        said: dict[int, np.ndarray] = {}
+        for _, indices, batch in self._batches(rows, model.device):
+            with autocast(self.compute):
+                found = self.scorer.reference(model, batch)
+            said.update(zip(indices, found.float().cpu().numpy(), strict=True))
+        return np.stack([said[at] for at in range(len(rows))])
+
+    def _batches(self, rows: Rows, device: torch.device) -> Iterator[tuple[str, list[int], dict[str, Any]]]:
         """A source after the other, its longest rows first: little padding, and what does not fit fails at once."""
         for source, indices in rows.by_source.items():
             order = indices[np.argsort(-rows.lengths[indices], kind="stable")]
             for start in range(0, len(order), self.batch_size):
-                batch = self.collate(rows.__getitems__(order[start : start + self.batch_size].tolist()))
-                yield source, {name: value.to(device) for name, value in batch.items()}
+                chosen = order[start : start + self.batch_size].tolist()
+                batch = self.collate(rows.__getitems__(chosen))
+                yield source, chosen, {name: value.to(device) for name, value in batch.items()}
 
 
 def _named(losses: dict[str, Mean]) -> dict[str, float]:

@@ -4,6 +4,8 @@ models, tasks or files.
     class ids, (n,), or 0/1 labels, (n, labels)   accuracy f1 f1_micro f1_weighted precision recall
     class ids, (n,)                               matthews_correlation
     numbers, (n,)                                 pearson spearman mse rmse mae r2
+    rewards of chosen and of rejected, (n,)       reward_margin reward_accuracy
+    scores and 0/1 labels, (n,)                   label_margin roc_auc
     strings, (n,)                                 exact_match
     lists of tags, (n,)                           entity_f1 entity_precision entity_recall tag_accuracy
 
@@ -239,6 +241,10 @@ METRICS: Mapping[str, Metric] = {
     "rmse": Metric(scores.rmse, inputs.numbers, NUMBER_COLUMNS),
     "mae": Metric(scores.mae, inputs.numbers, NUMBER_COLUMNS),
     "r2": Metric(scores.r2, inputs.numbers, NUMBER_COLUMNS),
+    "reward_margin": Metric(scores.reward_margin, inputs.numbers, NUMBER_COLUMNS),
+    "reward_accuracy": Metric(scores.reward_accuracy, inputs.numbers, NUMBER_COLUMNS),
+    "label_margin": Metric(scores.label_margin, inputs.numbers, NUMBER_COLUMNS),
+    "roc_auc": Metric(scores.roc_auc, inputs.numbers, NUMBER_COLUMNS),
     "exact_match": Metric(scores.accuracy, inputs.texts, TEXT_COLUMNS),
     "entity_f1": Metric(scores.entity_f1, inputs.sequences, TAG_COLUMNS),
     "entity_precision": Metric(scores.entity_precision, inputs.sequences, TAG_COLUMNS),

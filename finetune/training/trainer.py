@@ -1,6 +1,7 @@
 """The task's own Trainer, assembled from a plan: their loop, our rows, our evaluation."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from datasets import Dataset
@@ -10,6 +11,7 @@ from finetune.config.options import resolve
 from finetune.config.task import IGNORED, Task
 from finetune.data.rows import Rows
 from finetune.errors import UserError
+from finetune.models import adapter
 from finetune.plan import identity
 from finetune.plan.plan import Plan
 from finetune.training import collate, order, ranks
@@ -21,29 +23,50 @@ from finetune.training.watched import Watched
 Score = Callable[[Any, Rows], dict[str, float]]
 
 
-def assemble(plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Rows], score: Score, checkpoints: str) -> Trainer:
+@dataclass(frozen=True)
+class Parts:
+    """What a trainer is made of."""
+
+    model: Any
+    tokenizer: Any
+    rows: dict[str, Rows]
+    """Prepared rows of `train` and `validation`."""
+    reference: Any | None = None
+    """The untouched model, where the loss compares with one that is held beside."""
+
+
+class StandIn(Dataset):
+    """One row, which is all that TRL's trainers look at; it is prepared, so whatever they would do to it is done."""
+
+    def map(self, *_: Any, **__: Any) -> "StandIn":
+        """Itself."""
+        return self
+
+
+def assemble(plan: Plan, parts: Parts, score: Score, checkpoints: str) -> Trainer:
     """A trainer ready to run.
 
     Args:
-        rows: prepared rows of `train` and `validation`.
         score: the evaluation used while training; the same one scores the finished model.
         checkpoints: the folder checkpoints go to.
     """
-    task, seeds = plan.config.task, identity.seeds(plan)
+    task, seeds, rows = plan.config.task, identity.seeds(plan), parts.rows
     given = {**plan.arguments, "seed": seeds["init"], "restore_callback_states_from_checkpoint": True}
     arguments = resolve(task.arguments_class)(output_dir=checkpoints, **given)
     # One process trains on one GPU: where it sees several, the Trainer would wrap the model in DataParallel unasked.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     # TRL takes nothing but its own kind of data set, and looks at the first row; it never reads another one.
-    stand_in = Dataset.from_list([rows["train"][0]])
+    stand_in = StandIn(Dataset.from_list([rows["train"][0]]).data)
     trainer: Trainer = scored_by(score, resolve(task.trainer_class))(
-        model=model,
+        model=parts.model,
         args=arguments,
         train_dataset=stand_in,
         eval_dataset=stand_in,
-        processing_class=tokenizer,
-        data_collator=collator_of(model, rows["train"], tokenizer, task),
+        processing_class=parts.tokenizer,
+        data_collator=collator_of(parts.model, rows["train"], parts.tokenizer, task),
+        **({"ref_model": parts.reference} if parts.reference is not None else {}),
     )
+    adapter.drop_copy(parts.model)
     trainer.train_dataset, trainer.eval_dataset = rows["train"], rows["validation"]
     trainer.data_seed = seeds["data"]  # type: ignore[attr-defined]
     trainer.remove_callback(PrinterCallback)
@@ -55,6 +78,15 @@ def collator_of(model: Any, rows: Rows, tokenizer: Any, task: Task) -> collate.C
     if rows.is_packed:
         return collate.packed(model.config._attn_implementation, tokenizer.pad_token_id)
     return task.collator(tokenizer)
+
+
+class Prepared:
+    """Mixed in before a trainer class: rows are as they are trained, and carry what the reference says of them."""
+
+    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+        return dataset
+
+    _precompute_ref_logps = _prepare_dataset
 
 
 class Ordered:
@@ -96,7 +128,7 @@ class Ordered:
 def scored_by(score: Score, trainer_class: type[Trainer]) -> type[Trainer]:
     """The trainer class, evaluating the way we evaluate everywhere, with a loss that ignores how a batch is cut."""
 
-    class Scored(Ordered, Watched, Loading, Saving, trainer_class):  # type: ignore[misc,valid-type]
+    class Scored(Prepared, Ordered, Watched, Loading, Saving, trainer_class):  # type: ignore[misc,valid-type]
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
