@@ -132,6 +132,8 @@ class Task:
     """Keys outside of the task that it never reads, and why."""
     trainer_options: ClassVar[dict[str, Any]] = {}
     """Trainer arguments this task always sets."""
+    chunked: ClassVar[bool] = False
+    """Whether its trainer always computes the loss in chunks, and never writes all logits down."""
     compares: ClassVar[bool] = False
     """Whether the loss compares with the model as it was: the reference of its trainer, `reference` of its scorer."""
 
@@ -171,6 +173,18 @@ class Task:
             UserError: they lack a column, or the tokenizer cannot encode them.
         """
         raise NotImplementedError
+
+    def check(self, notes: dict[str, int], trainer: dict[str, Any], adapter: dict[str, Any]) -> str:
+        """What the task looks at before the first step, in words.
+
+        Args:
+            notes: counts of the training rows, as its encoder noted them.
+            trainer: arguments, with the defaults of the library.
+            adapter: the method and its options.
+        Raises:
+            UserError: the run cannot work.
+        """
+        return "nothing more to look at"
 
     def model_kwargs(self, facts: Facts) -> dict[str, Any]:
         """What `from_pretrained` must know of the data, such as the labels."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from finetune.config.task import IGNORED
-from finetune.data.shards import Array, Columns, Shard
+from finetune.data.shards import SEQUENCES, Array, Columns, Shard
 
 PIECE = np.dtype([("shard", "<i4"), ("row", "<i4"), ("begin", "<i8"), ("length", "<i4")])
 """A stretch of tokens: of which shard and which of its rows, the position of its first token there, its length."""
@@ -74,6 +74,12 @@ class Rows:
         """Tokens of each row."""
         ends = np.concatenate([[0], np.cumsum(self.pieces["length"], dtype=np.int64)])
         return np.asarray(np.diff(ends[self.starts]))
+
+    @property
+    def sequences(self) -> int:
+        """The most sequences that a row holds, end to end."""
+        offsets = [shard.lists[SEQUENCES][1] for shard in self.shards if SEQUENCES in shard.lists]
+        return max((int(np.diff(each).max(initial=1)) for each in offsets), default=1)
 
     @cached_property
     def by_source(self) -> dict[str, Array]:

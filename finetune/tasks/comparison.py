@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.config.task import IGNORED, Brought, Encoder, Facts
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-
 PREPARED = "task.overlong or tokenizer.max_length: rows are prepared before the trainer exists"
 FOLLOWED = "nothing: a reference that follows the model is kept in no checkpoint, so the run could not be resumed"
 BATCHED = "evaluation.batch_size: the reference is asked in batches of that size"
@@ -28,6 +26,9 @@ OWNED = {
     **dict.fromkeys(("sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps"), FOLLOWED),
     "generate_during_eval": "evaluation.generation.rows=N", "precompute_ref_batch_size": BATCHED,
 }  # fmt: skip
+PRECOMPUTED = "precompute_ref_log_probs"
+CHANGE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
+"""How values of `init_lora_weights` begin that take a part of the base into the adapter."""
 Row = dict[str, Any]
 
 
@@ -94,6 +95,23 @@ class Comparison(Chat):
         """A row as it is kept."""
         return {**row, **beside}
 
+    def check(self, notes: dict[str, int], trainer: dict[str, Any], adapter: dict[str, Any]) -> str:
+        """What the answers are compared with: an adapter that is switched off must be the model as it was."""
+        if not self.compares:
+            return "answers are compared with each other alone"
+        if trainer.get(PRECOMPUTED):
+            return "the untouched model is asked about all rows before the first step"
+        if adapter["method"] == "full":
+            return "a second copy of the model is the reference"
+        init = adapter.get("init_lora_weights")
+        if isinstance(init, str) and init.startswith(CHANGE_BASE):
+            way = "" if PRECOMPUTED in self.owned else f", or write trainer.{PRECOMPUTED}=true"
+            raise UserError(
+                f"adapter.init_lora_weights={init} changes the base, and the model without its adapter would be no "
+                f"reference. Leave it out{way}"
+            )
+        return "the model without its adapter is the reference"
+
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Row]], Row]:
         """As the trainer takes them: the chosen answers of all rows, then the rejected ones."""
         return lambda rows: pairs(rows, tokenizer.pad_token_id)
@@ -136,7 +154,11 @@ class Comparison(Chat):
         return {"messages": chat.messages, "tools": chat.tools, "text": render(tokenizer, chat)}
 
     def predict(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, inputs: Sequence[Any], options: dict[str, Any]
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        inputs: Sequence[Any],
+        options: dict[str, Any],
     ) -> Iterator[Row]:
         """Answers. An input is a prompt, a list of messages, or a row with a prompt."""
         named = options.get("columns", {})
@@ -186,5 +208,3 @@ def padded(columns: dict[str, list[Any]], pad: int) -> dict[str, torch.Tensor]:
         said[at, : len(labels)] = np.asarray(labels) != IGNORED
     batch = {"input_ids": ids, "attention_mask": here} | ({"completion_mask": said} if "labels" in columns else {})
     return {name: torch.from_numpy(values) for name, values in batch.items()}
-
-

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Row = dict[str, Any]
+DESIRABLE, UNDESIRABLE = "desirable answers", "undesirable answers"
 
 
 @dataclass(kw_only=True)
 class KTO(Comparison):
-    """Kahneman-Tversky optimization (arXiv 2402.01306). A pair counts as one answer that is wanted and one that is not.
+    """Kahneman-Tversky optimization (arXiv 2402.01306). A pair is an answer that is wanted and one that is not.
 
     Its estimate of a divergence pairs each prompt with an answer to another one: that of its neighbour in the batch.
     """
@@ -31,9 +32,10 @@ class KTO(Comparison):
     roles: ClassVar[tuple[str, ...]] = ("prompt", "completion", "label", "chosen", "rejected", "tools")
     lists: ClassVar[tuple[str, ...]] = ("seq_lengths", "wanted")
     owned: ClassVar[dict[str, str]] = Comparison.owned | {
-        "precompute_ref_log_probs": "nothing: what the reference says of the answers to other prompts is not known before",
+        "precompute_ref_log_probs": "nothing: with which prompt an answer is paired is not known before its batch is",
     }
     compares: ClassVar[bool] = True
+    chunked: ClassVar[bool] = True
 
     name: str = "kto"
 
@@ -66,8 +68,23 @@ class KTO(Comparison):
 
     def encoded(self, row: Row, beside: Row) -> Row:
         """Both kinds are counted."""
-        kinds = ["desirable answers" if each else "undesirable answers" for each in beside["wanted"]]
+        kinds = [DESIRABLE if each else UNDESIRABLE for each in beside["wanted"]]
         return {**row, **beside, NOTES: [*row[NOTES], *kinds]}
+
+    def check(self, notes: dict[str, int], trainer: dict[str, Any], adapter: dict[str, Any]) -> str:
+        """The reference, and how much answers of each kind count: equation 8 of the paper wants 1:1 to 4:3."""
+        if trainer["loss_type"] == "kto" and trainer["per_device_train_batch_size"] < 2:
+            raise UserError(
+                "trainer.per_device_train_batch_size=1: KTO needs another row in the batch, with whose answer each "
+                "prompt is paired. Write 2 or more, or trainer.loss_type=apo_zero_unpaired"
+            )
+        wanted, unwanted = (notes.get(kind, 0) for kind in (DESIRABLE, UNDESIRABLE))
+        ratio = trainer["desirable_weight"] * wanted / max(trainer["undesirable_weight"] * unwanted, 1)
+        said = f"{wanted:,} {DESIRABLE} count {ratio:.2f} times as much as {unwanted:,} that are undesirable"
+        if not 0.99 <= ratio <= 1.34:
+            weight = trainer["undesirable_weight"] * unwanted / max(wanted, 1)
+            said += f" (the paper wants 1 to 1.33: trainer.desirable_weight={weight:.3g} to {weight * 1.33:.3g})"
+        return f"{super().check(notes, trainer, adapter)}; {said}"
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Row]], Row]:
         """Answers one after the other, and each prompt with the answer before."""
@@ -85,7 +102,9 @@ class KTO(Comparison):
         import torch
 
         def collate(rows: list[Row]) -> Row:
-            columns = {name: [part for row in rows for part in sequences(row, name)] for name in ("input_ids", "labels")}
+            columns = {
+                name: [part for row in rows for part in sequences(row, name)] for name in ("input_ids", "labels")
+            }
             wanted = torch.tensor([bool(each) for row in rows for each in row["wanted"]])
             batch = padded(columns, tokenizer.pad_token_id) | {"label": wanted}
             batch["answers"] = torch.tensor(len(rows[0]["wanted"]))

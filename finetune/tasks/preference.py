@@ -21,6 +21,7 @@ class Preference(Comparison):
     arguments_class: ClassVar[str] = "trl.DPOConfig"
     trainer_options: ClassVar[dict[str, Any]] = {"max_length": None}
     compares: ClassVar[bool] = True
+    chunked: ClassVar[bool] = True
 
     name: str = "preference"
 

@@ -6,12 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.task import NOTES, Brought, Facts, RowError, Scorer
+from finetune.config.task import Brought, Facts, RowError, Scorer
 from finetune.errors import UserError
 from finetune.tasks.comparison import Comparison
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -38,8 +37,8 @@ class Reward(Comparison):
         """
         if len(brought.labels) > 1:
             raise UserError(
-                f"the model's head has the labels {', '.join(brought.labels)}, and a reward is one number. Take a model "
-                "without such a head, or task=sequence_classification"
+                f"the model's head has the labels {', '.join(brought.labels)}, and a reward is one number. Take a "
+                "model without such a head, or task=sequence_classification"
             )
         return facts
 
@@ -81,12 +80,16 @@ class Reward(Comparison):
         return Rewards(self.trainer_class, self.arguments_class, arguments)
 
     def predict(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, inputs: Sequence[Any], options: dict[str, Any]
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        inputs: Sequence[Any],
+        options: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
         """The reward. An input is a text, messages, or a row with a prompt and a completion, or with messages."""
-        from finetune.data.preferences import scored_ids
-
         import torch
+
+        from finetune.data.preferences import scored_ids
 
         for number, item in enumerate(inputs):
             try:

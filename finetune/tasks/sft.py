@@ -13,7 +13,7 @@ from finetune.tasks.language_model import Chat, with_tools
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from finetune.data.labels import Policy
 

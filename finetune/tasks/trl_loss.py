@@ -116,7 +116,9 @@ class LogRatios(TrainersLoss):
         # Prompt tuning puts positions before a row.
         logits = model(**self.inputs(batch)).logits[:, -batch["input_ids"].shape[1] :][:, :-1].float()
         unread = torch.zeros_like(logits[..., 0])
-        squares = logits.log_softmax(-1).mul(2).logsumexp(-1) if getattr(self.trainer, "use_weighting", False) else unread
+        squares = (
+            logits.log_softmax(-1).mul(2).logsumexp(-1) if getattr(self.trainer, "use_weighting", False) else unread
+        )
         return SimpleNamespace(
             log_probs=selective_log_softmax(logits, ids) * mask,
             log_sum_sq_probs=squares,
@@ -151,7 +153,9 @@ def by_side(batch: Batch) -> Batch:
     labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORED)
     columns = {**{name: batch[name] for name in TAKEN}, "labels": labels}
     halves = {name: value.chunk(2) for name, value in columns.items()}
-    return {f"{side}_{name}": both[at] for at, side in enumerate(("chosen", "rejected")) for name, both in halves.items()}
+    return {
+        f"{side}_{name}": both[at] for at, side in enumerate(("chosen", "rejected")) for name, both in halves.items()
+    }
 
 
 def _stacked(batch: Batch) -> torch.Tensor:

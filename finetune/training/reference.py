@@ -32,7 +32,9 @@ def is_held(plan: Plan) -> bool:
     return plan.config.task.compares and plan.config.adapter["method"] == "full" and not is_precomputed(plan)
 
 
-def compared(plan: Plan, folder: RunFolder, rows: dict[str, Rows], evaluation: Evaluation, base: Any) -> dict[str, Rows]:
+def compared(
+    plan: Plan, folder: RunFolder, rows: dict[str, Rows], evaluation: Evaluation, base: Any
+) -> dict[str, Rows]:
     """The rows of each split, with what the base says of those that are compared with it."""
     if not plan.config.task.compares:
         return rows

@@ -171,7 +171,13 @@ def evaluation_of(plan: Plan, words: PreTrainedTokenizerBase) -> Evaluation:
     names = config.task.metrics(plan.facts) if wanted is None else wanted
     scorer = config.task.scorer(plan.arguments)
     return Evaluation(
-        config.task, plan.facts, config.task.scoring_collator(words), plan.precision.compute, size, tuple(names), scorer
+        config.task,
+        plan.facts,
+        config.task.scoring_collator(words),
+        plan.precision.compute,
+        size,
+        tuple(names),
+        scorer,
     )
 
 

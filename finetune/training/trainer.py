@@ -57,7 +57,9 @@ def assemble(plan: Plan, parts: Parts, score: Score, checkpoints: str) -> Traine
     arguments._n_gpu = min(arguments.n_gpu, 1)
     # TRL takes nothing but its own kind of data set, and looks at the first row; it never reads another one.
     stand_in = StandIn(Dataset.from_list([rows["train"][0]]).data)
-    trainer: Trainer = scored_by(score, resolve(task.trainer_class))(
+    trainer = made(
+        task.trainer_class,
+        score,
         model=parts.model,
         args=arguments,
         train_dataset=stand_in,
@@ -71,6 +73,18 @@ def assemble(plan: Plan, parts: Parts, score: Score, checkpoints: str) -> Traine
     trainer.data_seed = seeds["data"]  # type: ignore[attr-defined]
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def made(trainer_class: str, score: Score, **given: Any) -> Trainer:
+    """A trainer; what it refuses, such as an adapter that it cannot train, is the recipe's fault.
+
+    Raises:
+        UserError: in the library's words.
+    """
+    try:
+        return scored_by(score, resolve(trainer_class))(**given)
+    except (ValueError, NotImplementedError) as error:
+        raise UserError(f"{trainer_class} refuses: {' '.join(str(error).split())}") from error
 
 
 def collator_of(model: Any, rows: Rows, tokenizer: Any, task: Task) -> collate.Collate:
