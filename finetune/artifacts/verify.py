@@ -112,9 +112,9 @@ def _probe(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Te
 @torch.no_grad()
 def _logits(plan: Plan, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     model.eval()
-    inputs = plan.config.task.scorer(plan.arguments).inputs(batch)
+    given = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
     with autocast(plan.precision.compute):
-        logits = model(**{name: value.to(model.device) for name, value in inputs.items()}).logits
+        logits = plan.config.task.forward(model, given, plan.facts).logits
     kept = logits[:, -KEPT_POSITIONS:] if logits.ndim > 2 else logits
     return kept.float().cpu().contiguous()
 

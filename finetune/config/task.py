@@ -31,6 +31,8 @@ Facts = dict[str, Any]
 
 IGNORED = -100
 """The label of a token that carries no loss: what torch's cross entropy leaves out."""
+ARGUMENTS = "arguments"
+"""Beside the facts, where rows are scored: what the trainer is given."""
 NOTES = "notes"
 """Beside the columns of an encoded row, what its account counts."""
 
@@ -72,9 +74,10 @@ class Encoder:
 
     read: Callable[[dict[str, Any], int], Any]
     """From a raw row and its number to what is tokenized; raises RowError to drop the row with a reason."""
-    tokenize: Callable[[Sequence[Any], int | None], list[dict[str, Any]]]
+    tokenize: Callable[[Sequence[Any], int | None], Sequence[dict[str, Any] | list[dict[str, Any]]]]
     """From read rows to model inputs, one mapping each; a maximum length cuts them, None leaves them whole.
 
+    A list of mappings is one row that is read through several windows: it is kept or dropped as one.
     Raises for all where one row fails: a RowError drops that row, a UserError is about it and refuses the data.
     """
     labels: Literal["ids", "tokens", "row"] = "row"
@@ -98,22 +101,6 @@ class Brought:
     """Tokens that its generation config stops at."""
 
 
-class Scorer:
-    """How a batch is scored: by the loss of the model's own forward pass, unless a task says otherwise."""
-
-    def __call__(self, model: Any, batch: dict[str, torch.Tensor]) -> Any:
-        """What has `loss`, a mean over the items of the batch, and `logits`."""
-        return model(**batch)
-
-    def inputs(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What of a batch the model itself takes, without labels."""
-        return {name: value for name, value in batch.items() if name != "labels"}
-
-    def reference(self, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        """What the untouched model says of each row, (rows, numbers), where the task `compares`."""
-        raise NotImplementedError
-
-
 @dataclass(kw_only=True)
 class Task:
     """The interface. Fields of a subclass are the options a user can set under `task:`."""
@@ -135,7 +122,9 @@ class Task:
     chunked: ClassVar[bool] = False
     """Whether its trainer always computes the loss in chunks, and never writes all logits down."""
     compares: ClassVar[bool] = False
-    """Whether the loss compares with the model as it was: the reference of its trainer, `reference` of its scorer."""
+    """Whether the loss compares with the model as it was: see `reference`."""
+    answer_rows: ClassVar[int | Literal["all"]] = 0
+    """How many validation rows are answered where `evaluation.generation.rows` says nothing."""
 
     name: str
 
@@ -193,6 +182,10 @@ class Task:
     def configure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Facts) -> None:
         """Set on the loaded model what must agree with the tokenizer and the data."""
 
+    def forward(self, model: Any, batch: dict[str, torch.Tensor], facts: Facts) -> Any:
+        """The `loss` and the `logits` of a batch; without labels, the logits."""
+        return model(**batch)
+
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """From encoded rows to one padded batch."""
         raise NotImplementedError
@@ -201,13 +194,9 @@ class Task:
         """The collator of rows that are scored, which draws nothing; that of training, unless it draws."""
         return self.collator(tokenizer)
 
-    def scorer(self, arguments: dict[str, Any]) -> Scorer:
-        """How batches are scored.
-
-        Args:
-            arguments: of the trainer, as planned.
-        """
-        return Scorer()
+    def reference(self, model: Any, batch: dict[str, torch.Tensor], facts: Facts) -> torch.Tensor:
+        """What the untouched model says of each row, (rows, numbers), where the task `compares`."""
+        raise NotImplementedError
 
     def weight(self, batch: dict[str, torch.Tensor]) -> int:
         """How many items the mean loss of this batch is a mean over: rows, or trained tokens."""
@@ -224,6 +213,13 @@ class Task:
     def metrics(self, facts: Facts) -> Sequence[str]:
         """The metrics reported when `evaluation.metrics` names none; the first one is the task's score."""
         raise NotImplementedError
+
+    def answer_metrics(self, facts: Facts) -> Sequence[str]:
+        """Metrics of the texts that the model gives against those the data gives, where the recipe names none.
+
+        They score the answers to `question`; a task whose score is one of them sets `answer_rows`.
+        """
+        return ()
 
     def score(self, facts: Facts) -> tuple[str, bool]:
         """The metric two runs are compared by, and whether greater is better."""
@@ -243,8 +239,14 @@ class Task:
         """
         raise UserError(f"task={self.name} makes up no rows, so it is rehearsed on its own data: dataset.path=FILE")
 
-    def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, str]:
-        """For tasks that answer: what the model is asked of a raw row, and the answer the row gives."""
+    def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, str | list[str]]:
+        """For tasks that answer: what `predict` is asked of a raw row, and the answer or answers the row gives.
+
+        What is asked is JSON-able and needs no `columns`: a text, a list of messages, a mapping by role.
+
+        Raises:
+            RowError: the row asks nothing.
+        """
         raise UserError(f"task={self.name} answers nothing. Write evaluation.generation.rows=0")
 
     def rendered(self, row: dict[str, Any], facts: Facts, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
@@ -262,7 +264,14 @@ class Task:
         inputs: Sequence[Any],
         options: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
-        """One JSON-able answer for each input, in order."""
+        """One JSON-able answer for each input, in order.
+
+        A task that answers questions gives its text as `answer`, and as `capped` whether the token limit cut it off.
+
+        Args:
+            options: `facts`, `max_length`, `columns`, `batch_size`, `max_new_tokens` and `generation_config`, where
+                known.
+        """
         raise NotImplementedError
 
 

@@ -5,13 +5,13 @@ batch and never kept, so memory does not grow with the rows.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from finetune.config.task import Facts, Scorer, Task
+from finetune.config.task import Facts, Task
 from finetune.data.rows import Rows
 from finetune.errors import UserError
 from finetune.evaluation import metrics
@@ -48,7 +48,6 @@ class Evaluation:
     batch_size: int
     names: tuple[str, ...]
     """The metrics."""
-    scorer: Scorer = field(default_factory=Scorer)
 
     def __call__(self, model: Any, rows: Rows) -> dict[str, float]:
         """Scores of a model on prepared rows.
@@ -74,7 +73,7 @@ class Evaluation:
         predictions, references = [], []
         for source, _, batch in self._batches(rows, model.device):
             with autocast(self.compute):
-                output = self.scorer(scored(model), batch)
+                output = self.task.forward(scored(model), batch, self.facts)
             losses[source].add(float(output.loss), self.task.weight(batch))
             predicted, expected = self.task.outcomes(_of_rows(output.logits, batch), batch)
             predictions.append(predicted.float().cpu().numpy())
@@ -90,7 +89,7 @@ class Evaluation:
         said: dict[int, np.ndarray] = {}
         for _, indices, batch in self._batches(rows, model.device):
             with autocast(self.compute):
-                found = self.scorer.reference(model, batch)
+                found = self.task.reference(model, batch, self.facts)
             said.update(zip(indices, found.float().cpu().numpy(), strict=True))
         return np.stack([said[at] for at in range(len(rows))])
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.task import IGNORED, Brought, Encoder, Facts
+from finetune.config.task import ARGUMENTS, IGNORED, Brought, Encoder, Facts
 from finetune.errors import UserError
 from finetune.tasks.language_model import Chat, with_tools
 
@@ -38,6 +38,8 @@ class Comparison(Chat):
 
     roles: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected", "tools")
     owned: ClassVar[dict[str, str]] = OWNED
+    loss: ClassVar[str]
+    """The class in `trl_loss` that computes the trainer's loss."""
     lists: ClassVar[tuple[str, ...]] = ("seq_lengths",)
 
     overlong: Literal["drop", "truncate_prompt", "truncate_end", "error"] = "drop"
@@ -116,6 +118,22 @@ class Comparison(Chat):
         """As the trainer takes them: the chosen answers of all rows, then the rejected ones."""
         return lambda rows: pairs(rows, tokenizer.pad_token_id)
 
+    def forward(self, model: Any, batch: Row, facts: Facts) -> Any:
+        """The trainer's own loss, and a reward for each sequence; without arguments, what the model says itself."""
+        if ARGUMENTS not in facts:
+            return model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        return self._loss(facts)(model, batch)
+
+    def reference(self, model: Any, batch: Row, facts: Facts) -> torch.Tensor:
+        """The log-probability of each answer."""
+        found: torch.Tensor = self._loss(facts).reference(model, batch)
+        return found
+
+    def _loss(self, facts: Facts) -> Any:
+        from finetune.tasks import trl_loss
+
+        return trl_loss.of(self.loss, self.trainer_class, self.arguments_class, facts[ARGUMENTS])
+
     def weight(self, batch: Row) -> int:
         """Pairs."""
         return len(batch["input_ids"]) // 2
@@ -163,7 +181,7 @@ class Comparison(Chat):
         """Answers. An input is a prompt, a list of messages, or a row with a prompt."""
         named = options.get("columns", {})
         columns = {role: column for role, column in named.items() if role in ("prompt", "tools")}
-        if options.get("layout") == "text":
+        if options.get("facts", {}).get("layout") == "text":
             columns = {"text": "prompt"}
         return super().predict(model, tokenizer, inputs, {**options, "columns": columns})
 

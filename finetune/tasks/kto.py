@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from finetune.config.task import IGNORED, NOTES, Facts, Scorer
+from finetune.config.task import IGNORED, NOTES, Facts
 from finetune.errors import UserError
 from finetune.tasks.comparison import Comparison, padded, sequences
 
@@ -27,6 +27,7 @@ class KTO(Comparison):
     """
 
     trainer_class: ClassVar[str] = "finetune.tasks.trl_trainers.ShuffledKTO"
+    loss: ClassVar[str] = "LogRatios"
     arguments_class: ClassVar[str] = "trl.KTOConfig"
     trainer_options: ClassVar[dict[str, Any]] = {"max_length": None}
     roles: ClassVar[tuple[str, ...]] = ("prompt", "completion", "label", "chosen", "rejected", "tools")
@@ -125,12 +126,6 @@ class KTO(Comparison):
     def metrics(self, facts: Facts) -> Sequence[str]:
         """Of the rewards of answers of both kinds."""
         return ("roc_auc", "label_margin")
-
-    def scorer(self, arguments: dict[str, Any]) -> Scorer:
-        """The trainer's own loss; a reward is β times the log-ratio to the reference."""
-        from finetune.tasks.trl_loss import LogRatios
-
-        return LogRatios(self.trainer_class, self.arguments_class, arguments)
 
     def example(self, columns: dict[str, str]) -> list[Row]:
         """Answers of both kinds, single ones unless the columns of pairs are named."""

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from finetune.config.task import Scorer
 from finetune.tasks.comparison import Comparison
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ class Preference(Comparison):
     """DPO, with every loss of TRL's as `trainer.loss_type`. The reference is the model as it was."""
 
     trainer_class: ClassVar[str] = "trl.DPOTrainer"
+    loss: ClassVar[str] = "LogRatios"
     arguments_class: ClassVar[str] = "trl.DPOConfig"
     trainer_options: ClassVar[dict[str, Any]] = {"max_length": None}
     compares: ClassVar[bool] = True
@@ -25,22 +25,12 @@ class Preference(Comparison):
 
     name: str = "preference"
 
-    def scorer(self, arguments: dict[str, Any]) -> Scorer:
-        """The trainer's own loss; a reward is β times the log-ratio to the reference."""
-        from finetune.tasks.trl_loss import LogRatios
-
-        return LogRatios(self.trainer_class, self.arguments_class, arguments)
-
 
 @dataclass(kw_only=True)
 class WithoutReference(Comparison):
     """What ORPO and CPO share: the model is compared with nothing."""
 
-    def scorer(self, arguments: dict[str, Any]) -> Scorer:
-        """The trainer's own loss; a reward is β times the log-probability."""
-        from finetune.tasks.trl_loss import Odds
-
-        return Odds(self.trainer_class, self.arguments_class, arguments)
+    loss: ClassVar[str] = "Odds"
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Any]], dict[str, Any]]:
         """Each side by itself."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.task import Brought, Facts, RowError, Scorer
+from finetune.config.task import Brought, Facts, RowError
 from finetune.errors import UserError
 from finetune.tasks.comparison import Comparison
 
@@ -20,6 +20,7 @@ class Reward(Comparison):
 
     model_class: ClassVar[str] = "transformers.AutoModelForSequenceClassification"
     trainer_class: ClassVar[str] = "trl.RewardTrainer"
+    loss: ClassVar[str] = "Rewards"
     arguments_class: ClassVar[str] = "trl.RewardConfig"
     trainer_options: ClassVar[dict[str, Any]] = {"max_length": None}
     peft_type: ClassVar[str] = "SEQ_CLS"
@@ -72,12 +73,6 @@ class Reward(Comparison):
     def configure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Facts) -> None:
         """A decoder finds its last token by the pad token, so the two must agree."""
         model.config.pad_token_id = tokenizer.pad_token_id
-
-    def scorer(self, arguments: dict[str, Any]) -> Scorer:
-        """The trainer's own loss."""
-        from finetune.tasks.trl_loss import Rewards
-
-        return Rewards(self.trainer_class, self.arguments_class, arguments)
 
     def predict(
         self,

@@ -3,8 +3,10 @@ set here. Held against the trainers by a test, loss type by loss type."""
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from contextlib import nullcontext
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,7 +14,7 @@ import torch
 from trl.trainer.utils import selective_log_softmax
 
 from finetune.config.options import resolve
-from finetune.config.task import IGNORED, Scorer
+from finetune.config.task import IGNORED
 
 Batch = dict[str, torch.Tensor]
 TAKEN = ("input_ids", "attention_mask")
@@ -33,13 +35,24 @@ class Alone:
     autocast = staticmethod(nullcontext)
 
 
+def of(name: str, trainer_class: str, arguments_class: str, arguments: dict[str, Any]) -> TrainersLoss:
+    """The loss of that name in this module; made once for the same arguments."""
+    return _made(name, trainer_class, arguments_class, json.dumps(arguments, sort_keys=True, default=str))
+
+
+@lru_cache(maxsize=8)
+def _made(name: str, trainer_class: str, arguments_class: str, arguments: str) -> TrainersLoss:
+    found: TrainersLoss = globals()[name](trainer_class, arguments_class, json.loads(arguments))
+    return found
+
+
 class NoModel(torch.nn.Module):
     """What a trainer asks of its own model while it scores with another."""
 
     is_gradient_checkpointing = False
 
 
-class TrainersLoss(Scorer):
+class TrainersLoss:
     """Loss and rewards by the methods of a trainer class."""
 
     def __init__(self, trainer_class: str, arguments_class: str, arguments: dict[str, Any]) -> None:
@@ -70,17 +83,13 @@ class TrainersLoss(Scorer):
         """Loss, and rewards (sequences,)."""
         raise NotImplementedError
 
-    def inputs(self, batch: Batch) -> Batch:
-        """Tokens, and where they are."""
-        return {name: batch[name] for name in TAKEN}
-
 
 class Rewards(TrainersLoss):
     """Of `RewardTrainer`: the model's own output is the reward."""
 
     def scored(self, model: Any, batch: Batch) -> tuple[Any, Any]:
         """Loss, and rewards (sequences,)."""
-        output = model(**self.inputs(batch))
+        output = model(**_taken(batch))
         return self.trainer.compute_loss(lambda **_: output, dict(batch)), output.logits.squeeze(-1)
 
 
@@ -114,7 +123,7 @@ class LogRatios(TrainersLoss):
         """As TRL's fused head gives it, as far as a loss depends on it."""
         ids, mask = batch["input_ids"][:, 1:], batch["completion_mask"][:, 1:]
         # Prompt tuning puts positions before a row.
-        logits = model(**self.inputs(batch)).logits[:, -batch["input_ids"].shape[1] :][:, :-1].float()
+        logits = model(**_taken(batch)).logits[:, -batch["input_ids"].shape[1] :][:, :-1].float()
         unread = torch.zeros_like(logits[..., 0])
         squares = (
             logits.log_softmax(-1).mul(2).logsumexp(-1) if getattr(self.trainer, "use_weighting", False) else unread
@@ -156,6 +165,10 @@ def by_side(batch: Batch) -> Batch:
     return {
         f"{side}_{name}": both[at] for at, side in enumerate(("chosen", "rejected")) for name, both in halves.items()
     }
+
+
+def _taken(batch: Batch) -> Batch:
+    return {name: batch[name] for name in TAKEN}
 
 
 def _stacked(batch: Batch) -> torch.Tensor:

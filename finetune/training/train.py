@@ -5,11 +5,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 
+from finetune.config.task import ARGUMENTS
 from finetune.data import index
 from finetune.data.rows import Rows
 from finetune.errors import UserError
@@ -20,7 +22,7 @@ from finetune.models.precision import DTYPES
 from finetune.plan import identity
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
-from finetune.training import checkpoint, generators, guards, ranks, reference, resume, upstream
+from finetune.training import answering, checkpoint, generators, guards, ranks, reference, resume, upstream
 from finetune.training.callbacks import Heartbeat, MetricsFile, MovingRanks, Pace
 from finetune.training.collate import packed
 from finetune.training.resuming import Resuming
@@ -73,7 +75,7 @@ def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
     loaded = load_base(plan)
     plan.config.task.configure(loaded.model, words, plan.facts)
     rows = reference.compared(plan, folder, rows, evaluation, loaded.model)
-    baseline = _baseline(plan, folder, evaluation, loaded.model, rows["validation"])
+    baseline = _baseline(plan, folder, evaluation, loaded.model, words, rows["validation"])
 
     set_seed(seeds["init"])
     adapted = _adapted(plan, loaded)
@@ -165,19 +167,12 @@ def load_tokenizer(plan: Plan) -> PreTrainedTokenizerBase:
 
 def evaluation_of(plan: Plan, words: PreTrainedTokenizerBase) -> Evaluation:
     """How this run scores a model."""
-    config = plan.config
-    size = config.evaluation.batch_size or plan.arguments.get("per_device_eval_batch_size", plan.batches.per_device)
+    config, size = plan.config, plan.evaluation_batch_size
     wanted = config.evaluation.metrics
     names = config.task.metrics(plan.facts) if wanted is None else wanted
-    scorer = config.task.scorer(plan.arguments)
+    facts = {**plan.facts, ARGUMENTS: plan.arguments}
     return Evaluation(
-        config.task,
-        plan.facts,
-        config.task.scoring_collator(words),
-        plan.precision.compute,
-        size,
-        tuple(names),
-        scorer,
+        config.task, facts, config.task.scoring_collator(words), plan.precision.compute, size, tuple(names)
     )
 
 
@@ -185,7 +180,8 @@ def load_base(plan: Plan) -> Loaded:
     """The untouched model, in the dtype of the plan: trained weights as planned, frozen ones as they are stored."""
     config = plan.config
     architecture = model.config(config.model, plan.source, config.task, plan.facts)
-    quantizer = quantization.config(config.quantization, plan.precision)
+    heads = partial(model.heads, architecture, config.task, config.model)
+    quantizer = quantization.config(config.quantization, plan.precision, heads)
     whole = config.adapter["method"] == adapter.FULL
     dtype = plan.precision.trainable if whole else plan.precision.frozen
     return model.load(config.model, plan.source, architecture, config.task, dtype, quantizer)
@@ -199,17 +195,20 @@ def _reference(plan: Plan) -> Any | None:
     return load_base(plan).model.eval().requires_grad_(False)
 
 
-def _baseline(plan: Plan, folder: RunFolder, evaluation: Evaluation, base: Any, rows: Rows) -> dict[str, float] | None:
+def _baseline(
+    plan: Plan, folder: RunFolder, evaluation: Evaluation, base: Any, words: PreTrainedTokenizerBase, rows: Rows
+) -> dict[str, float] | None:
     """Scores of the untouched model; a run that goes on has them already."""
     if not plan.config.evaluation.baseline:
         return None
-    asked = {"rows": plan.rows, "metrics": list(evaluation.names)}
+    asked = {"rows": plan.rows, "metrics": list(evaluation.names), "answers": answering.key(plan, folder)}
     kept = folder.read(BASELINE) or {}
     if {name: kept.get(name) for name in asked} == asked:
         scores: dict[str, float] = kept["scores"]
         return scores
+    questions, answer = answering.questions_of(folder), answering.of(plan, words)
     log.info("scoring the untouched model on %d rows", len(rows))
-    scores = evaluation(base, rows)
+    scores = {**evaluation(base, rows), **answer.scores(answer(base, questions))}
     if ranks.is_first():
         folder.write(BASELINE, {**asked, "scores": scores})
     return scores
