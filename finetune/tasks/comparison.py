@@ -203,9 +203,9 @@ def pairs(rows: Sequence[Row], pad: int) -> Row:
     """Rows of two sequences as TRL batches them: (2 × rows, tokens), the first of all rows before the second."""
     import torch
 
-    order = [side for side in range(2) for _ in rows]
-    parts = {name: [sequences(row, name) for row in rows] for name in ("input_ids", "labels") if name in rows[0]}
-    flat = {name: [two[side] for side, two in zip(order, found * 2)] for name, found in parts.items()}
+    order = [(side, row) for side in range(2) for row in rows]
+    kept = [name for name in ("input_ids", "labels") if name in rows[0]]
+    flat: dict[str, list[Any]] = {name: [sequences(row, name)[side] for side, row in order] for name in kept}
     batch = padded(flat, pad)
     if "reference" in rows[0]:
         said = torch.tensor([row["reference"].tolist() for row in rows])

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from trl import KTOTrainer
+from trl.trainer.kto_trainer import KTOTrainer
 
 
 class ShuffledKTO(KTOTrainer):

@@ -20,6 +20,7 @@ from finetune.training.order import Batches, Loader, Sizes
 from finetune.training.resuming import Loading
 from finetune.training.saving import Saving
 from finetune.training.watched import Watched
+from finetune.training.weighed import Weighed
 
 Score = Callable[[Any, Rows], dict[str, float]]
 Forward = Callable[[Any, dict[str, Any]], Any]
@@ -160,7 +161,7 @@ def _forward(task: Task, facts: Facts, model: Any) -> Forward | None:
 def scored_by(score: Score, trainer_class: type[Trainer], forward: Forward | None = None) -> type[Trainer]:
     """The trainer class, evaluating the way we evaluate everywhere, with a loss that ignores how a batch is cut."""
 
-    class Scored(Prepared, Ordered, Watched, Loading, Saving, trainer_class):  # type: ignore[misc,valid-type]
+    class Scored(Prepared, Ordered, Watched, Weighed, Loading, Saving, trainer_class):  # type: ignore[misc,valid-type]
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
