@@ -12,23 +12,24 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
 PAD = {"padding_side": "right", "return_tensors": "pt", "verbose": False}
-"""At the end, whatever the usual side: labels are counted from the first token, and so are positions of some models."""
+"""At the end, whatever the usual side: labels are counted from the first token, as positions of some models are."""
 
 
 def forward(model: Any, batch: dict[str, torch.Tensor]) -> SimpleNamespace:
-    """The `logits` of each token to be the first and to be the last, (rows, tokens, 2); with labels, the `loss`.
+    """The `logits` of each token to be the first and to be the last, (rows, tokens, 2); with labels, the `loss` too.
 
-    Transformers' own loss lets the tokens that pad compete, so that a row's would be another in another batch.
+    With labels, tokens that pad are -inf: transformers' own loss lets them compete, and is another in another batch.
 
     Args:
         batch: `labels` are the first and the last token of each row, (rows, 2).
     """
     output = model(**{name: value for name, value in batch.items() if name != "labels"})
     logits = torch.stack([output.start_logits, output.end_logits], -1).float()
+    if "labels" not in batch:
+        return SimpleNamespace(logits=logits)
     if "attention_mask" in batch:
         logits = logits.masked_fill(batch["attention_mask"][..., None] == 0, -torch.inf)
-    loss = cross_entropy(logits, batch["labels"]) if "labels" in batch else None
-    return SimpleNamespace(logits=logits, loss=loss)
+    return SimpleNamespace(logits=logits, loss=cross_entropy(logits, batch["labels"]))
 
 
 def collate(tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -177,6 +177,8 @@ def scored_by(score: Score, trainer_class: type[Trainer], forward: Forward | Non
 
         def _mean_loss(self, model: Any, inputs: Any) -> tuple[Any, Any]:
             if forward is None:
+                if self.label_smoother is not None:
+                    inputs = _with_decoder_inputs(self.accelerator.unwrap_model(model), inputs)
                 return super().compute_loss(model, inputs, return_outputs=True)
             outputs = forward(model, inputs)
             return outputs.loss, outputs
@@ -190,6 +192,15 @@ def scored_by(score: Score, trainer_class: type[Trainer], forward: Forward | Non
             return logged
 
     return Scored
+
+
+def _with_decoder_inputs(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """An encoder-decoder makes them from labels, which the Trainer takes away where it smooths them.
+
+    T5 then refuses to run, and BART's decoder reads the source in place of the target.
+    """
+    make = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    return {**inputs, "decoder_input_ids": make(labels=inputs["labels"])} if make else inputs
 
 
 def _items(inputs: dict[str, Any], shifted: bool) -> Any:
