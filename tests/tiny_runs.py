@@ -138,15 +138,27 @@ def chats(rows: int) -> list[dict]:
     ]
 
 
+def preferences(rows: int) -> list[dict]:
+    """Questions with two answers, the kind and another one."""
+    found, kinds = [], list(LABELS)
+    for at, row in enumerate(chats(rows)):
+        asked, answer = row["messages"]
+        kind = answer["content"].split()[1]
+        other = kinds[(kinds.index(kind) + 1 + at % 2) % 3]
+        rejected = {"role": "assistant", "content": f"one {other}"}
+        found.append({"prompt": [asked], "chosen": [answer], "rejected": [rejected]})
+    return found
+
+
 @cache
 def data() -> Path:
-    """A folder with `texts` as CSV, `chats` and `pairs` as JSONL, 48 rows to train and 12 to score."""
+    """A folder with `texts` as CSV, `chats`, `pairs` and `preferences` as JSONL, 48 rows to train and 12 to score."""
     folder = root() / "data"
     folder.mkdir()
     for split, rows in (("train", 48), ("validation", 12)):
         lines = ["text,label", *(f"{row['text']},{row['label']}" for row in texts(rows))]
         (folder / f"texts_{split}.csv").write_text("\n".join(lines) + "\n")
-        for name, made in (("chats", chats(rows)), ("pairs", pairs(rows))):
+        for name, made in (("chats", chats(rows)), ("pairs", pairs(rows)), ("preferences", preferences(rows))):
             (folder / f"{name}_{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
     return folder
 
@@ -175,6 +187,12 @@ def translate(*more: str) -> list[str]:
     splits = "{train: pairs_train.jsonl, validation: pairs_validation.jsonl}"
     spoken = ["task=seq2seq", "task.source_lang=en", "task.target_lang=fr"]
     return [*spoken, f"model.path={bart()}", *common(splits), "trainer.learning_rate=3e-3", *more]
+
+
+def prefer(task: str, *more: str) -> list[str]:
+    """A recipe on the command line: better answers before worse ones, with Llama."""
+    splits = "{train: preferences_train.jsonl, validation: preferences_validation.jsonl}"
+    return [f"task={task}", f"model.path={llama()}", *common(splits), *more]
 
 
 def common(splits: str) -> list[str]:

@@ -12,7 +12,7 @@ from finetune.plan import frozen
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
 from finetune.training import answering
-from finetune.training.train import evaluation_of, load_rows
+from finetune.training.train import evaluation_of, scored_rows
 
 
 def evaluate(folder: RunFolder, split: str) -> dict[str, float]:
@@ -26,7 +26,7 @@ def evaluate(folder: RunFolder, split: str) -> dict[str, float]:
     if split not in plan.report:
         raise UserError(f"--split {split}: the run has the splits {', '.join(plan.report)}")
     try:
-        rows = load_rows(plan, split)
+        rows = scored_rows(plan, folder, split)
     except FileNotFoundError:
         raise UserError(
             f"the prepared rows of the run are gone; `finetune plan recipe={folder / 'config.yaml'}` makes them again"

@@ -25,7 +25,7 @@ from finetune.models.precision import autocast
 from finetune.plan import environment, frozen
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
-from finetune.training.train import Trained, evaluation_of, load_rows
+from finetune.training.train import Trained, evaluation_of, load_rows, scored_rows
 
 PROBE_ROWS, PROBE_TOKENS, KEPT_POSITIONS = 4, 128, 8
 SCORED_ROWS = 256
@@ -54,7 +54,7 @@ def record(trained: Trained, plan: Plan, folder: RunFolder) -> None:
     logits = _logits(plan, trained.model, batch)
     save_file({**batch, "logits": logits}, folder / "probe.safetensors")
     evaluation = evaluation_of(plan, trained.tokenizer)
-    scores = evaluation(trained.model, _scored(plan))
+    scores = evaluation(trained.model, _scored(plan, folder))
     facts = {"tokenizer": _tokenizer_facts(trained.tokenizer), "generation": _generation(trained.model)}
     folder.write("probe.json", {"scores": scores, **facts})
 
@@ -98,7 +98,7 @@ def compare(folder: RunFolder) -> list[Finding]:
         *([_same("generation", _generation(model), recorded["generation"])] if model.can_generate() else []),
         *_same_rendering(tokenizer, folder),
         *_same_labels(plan, model),
-        _same_scores(evaluation_of(plan, tokenizer)(model, _scored(plan)), recorded["scores"]),
+        _same_scores(evaluation_of(plan, tokenizer)(model, _scored(plan, folder)), recorded["scores"]),
     ]
     folder.write("verification.json", [asdict(finding) for finding in findings])
     return findings
@@ -175,8 +175,8 @@ def _same(name: str, found: Any, expected: Any) -> Finding:
     return Finding(name, found == expected, "equal" if found == expected else f"{found!r} is not {expected!r}")
 
 
-def _scored(plan: Plan) -> Rows:
-    rows = load_rows(plan, "validation")
+def _scored(plan: Plan, folder: RunFolder) -> Rows:
+    rows = scored_rows(plan, folder, "validation")
     return rows.select(range(min(SCORED_ROWS, len(rows))))
 
 

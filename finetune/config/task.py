@@ -31,6 +31,8 @@ Facts = dict[str, Any]
 
 IGNORED = -100
 """The label of a token that carries no loss: what torch's cross entropy leaves out."""
+ARGUMENTS = "arguments"
+"""Beside the facts, where rows are scored: what the trainer is given."""
 NOTES = "notes"
 """Beside the columns of an encoded row, what its account counts."""
 
@@ -117,6 +119,10 @@ class Task:
     """Keys outside of the task that it never reads, and why."""
     trainer_options: ClassVar[dict[str, Any]] = {}
     """Trainer arguments this task always sets."""
+    chunked: ClassVar[bool] = False
+    """Whether its trainer always computes the loss in chunks, and never writes all logits down."""
+    compares: ClassVar[bool] = False
+    """Whether the loss compares with the model as it was: see `reference`."""
     answer_rows: ClassVar[int | Literal["all"]] = 0
     """How many validation rows are answered where `evaluation.generation.rows` says nothing."""
 
@@ -157,6 +163,18 @@ class Task:
         """
         raise NotImplementedError
 
+    def check(self, notes: dict[str, int], trainer: dict[str, Any], adapter: dict[str, Any]) -> str:
+        """What the task looks at before the first step, in words.
+
+        Args:
+            notes: counts of the training rows, as its encoder noted them.
+            trainer: arguments, with the defaults of the library.
+            adapter: the method and its options.
+        Raises:
+            UserError: the run cannot work.
+        """
+        return "nothing more to look at"
+
     def model_kwargs(self, facts: Facts) -> dict[str, Any]:
         """What `from_pretrained` must know of the data, such as the labels."""
         return {}
@@ -175,6 +193,10 @@ class Task:
     def scoring_collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """The collator of rows that are scored, which draws nothing; that of training, unless it draws."""
         return self.collator(tokenizer)
+
+    def reference(self, model: Any, batch: dict[str, torch.Tensor], facts: Facts) -> torch.Tensor:
+        """What the untouched model says of each row, (rows, numbers), where the task `compares`."""
+        raise NotImplementedError
 
     def weight(self, batch: dict[str, torch.Tensor]) -> int:
         """How many items the mean loss of this batch is a mean over: rows, or trained tokens."""

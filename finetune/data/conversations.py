@@ -36,29 +36,33 @@ class Layout:
 
 
 def _messages(row: dict[str, Any], columns: dict[str, str]) -> list[Message]:
-    return _turns("", row[columns["messages"]])
+    return turns("", row[columns["messages"]])
 
 
 def _sharegpt(row: dict[str, Any], columns: dict[str, str]) -> list[Message]:
-    return _turns("", row[columns["conversations"]])
+    return turns("", row[columns["conversations"]])
 
 
 def _alpaca(row: dict[str, Any], columns: dict[str, str]) -> list[Message]:
     parts = [row[columns[role]] for role in ("instruction", "input") if role in columns]
     prompt = "\n\n".join(_text(part) for part in parts if part)
-    return [*_turns("user", prompt), *_turns("assistant", row[columns["output"]])]
+    return [*turns("user", prompt), *turns("assistant", row[columns["output"]])]
 
 
 def _prompt_completion(row: dict[str, Any], columns: dict[str, str]) -> list[Message]:
-    return [*_turns("user", row[columns["prompt"]]), *_turns("assistant", row[columns["completion"]])]
+    return [*turns("user", row[columns["prompt"]]), *turns("assistant", row[columns["completion"]])]
 
 
 def _completion_only(row: dict[str, Any], columns: dict[str, str]) -> list[Message]:
-    return _turns("assistant", row[columns["text"]])
+    return turns("assistant", row[columns["text"]])
 
 
-def _turns(role: str, value: Any) -> list[Message]:
-    """The messages of a list, or the one message of a text that `role` says."""
+def turns(role: str, value: Any) -> list[Message]:
+    """The messages of a list, or the one message of a text that `role` says.
+
+    Raises:
+        RowError: it is neither, or a message has no content.
+    """
     if role and not isinstance(value, list):
         return [_message({"role": role, "content": value})]
     if not value:
@@ -159,7 +163,7 @@ def tools(row: dict[str, Any], columns: dict[str, str]) -> list[Any] | None:
 def first_answer(row: dict[str, Any], layout: str, columns: dict[str, str]) -> int:
     """The index of the first message of what a row answers, where a column holds the answer alone."""
     answer = next(role for role in ANSWERS if role in LAYOUTS[layout].needs)
-    return len(read(row, layout, columns)) - len(_turns("assistant", row[columns[answer]]))
+    return len(read(row, layout, columns)) - len(turns("assistant", row[columns[answer]]))
 
 
 def question(row: dict[str, Any], columns: dict[str, str]) -> list[Message]:

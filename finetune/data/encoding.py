@@ -14,7 +14,7 @@ from typing import Any
 from datasets import Dataset
 
 from finetune.config.task import IGNORED, NOTES, Account, Encoder, RowError
-from finetune.data.shards import Columns, Part, Writer, part_of
+from finetune.data.shards import SEQUENCES, Columns, Part, Writer, part_of
 from finetune.errors import UserError
 
 BATCH = 1000
@@ -153,12 +153,17 @@ def _shortened(
 ) -> Iterator[tuple[int, Columns]]:
     """The rows, those too long cut by the tokenizer where the task wants that: it puts special tokens back."""
     cut = encoder.cut
-    long = [(at, item) for at, item, columns in rows if cut is not None and len(columns["input_ids"]) > cut]
+    long = [(at, item) for at, item, columns in rows if cut is not None and _longest(columns) > cut]
     shorter = {at: columns for at, _, columns in _tokenized(long, encoder, account, cut)}
     if shorter:
         account.note("truncated", len(shorter))
     left = {at for at, _ in long} - shorter.keys()  # dropped while they were cut
     yield from ((at, shorter.get(at, columns)) for at, _, columns in rows if at not in left)
+
+
+def _longest(columns: Columns) -> int:
+    """Tokens of a row, or of the longest of its sequences."""
+    return max(columns.get(SEQUENCES, ()), default=len(columns["input_ids"]))
 
 
 def _trainable(

@@ -34,7 +34,7 @@ def fit(shard: Shard, limit: Limit, account: Account) -> Array:
     """
     pieces = np.zeros(shard.rows, PIECE)
     pieces["row"], pieces["begin"], pieces["length"] = np.arange(shard.rows), shard.offsets[:-1], shard.lengths
-    long = shard.lengths > limit.max_length
+    long = shard.longest > limit.max_length
     if long.any():
         pieces = _shortened(shard, pieces, long, limit, account)
     account.note("tokens", int(pieces["length"].sum()))
@@ -61,7 +61,7 @@ def _shortened(shard: Shard, pieces: Array, long: Array, limit: Limit, account: 
         return pieces
     if limit.overlong == "error":
         raise UserError(
-            f"row {shard.numbers[first]} has {shard.lengths[first]} tokens, more than "
+            f"row {shard.numbers[first]} has {shard.longest[first]} tokens, more than "
             f"tokenizer.max_length={limit.max_length}"
         )
     if limit.overlong == "split":

@@ -81,7 +81,7 @@ def check(shard: Shard, encoder: Encoder, packing: str) -> None:
     Raises:
         UserError: they have labels of their own, or would be cut where not every token is trained.
     """
-    if encoder.labels != "ids":
+    if encoder.labels != "ids" or encoder.lists:
         raise UserError(f"packing={packing}: rows of this task have labels of their own. Write packing=none")
     if packing == "wrapped" and not shard.per_token["labels"].all():
         raise UserError(

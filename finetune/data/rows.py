@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from finetune.config.task import IGNORED
-from finetune.data.shards import Array, Columns, Shard
+from finetune.data.shards import SEQUENCES, Array, Columns, Shard
 
 PIECE = np.dtype([("shard", "<i4"), ("row", "<i4"), ("begin", "<i8"), ("length", "<i4")])
 """A stretch of tokens: of which shard and which of its rows, the position of its first token there, its length."""
@@ -27,6 +27,8 @@ class Rows:
         self.shards, self.pieces = tuple(shards), pieces
         self.is_packed = starts is not None
         self.starts = np.arange(len(pieces) + 1) if starts is None else starts
+        self.beside: dict[str, Array] = {}
+        """Columns with an entry a row that are kept elsewhere than in the shards."""
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -48,20 +50,36 @@ class Rows:
         joined = self._joined(list(chain.from_iterable(documents)))
         ends = [0, *accumulate(sum(length for *_, length in row) for row in documents)]
         rows = [{name: v[begin:end] for name, v in joined.items()} for begin, end in pairwise(ends)]
-        return [{**row, **self._of_row(pieces)} for row, pieces in zip(rows, documents, strict=True)]
+        own = [self._of_row(pieces) for pieces in documents]
+        beside = [{name: values[at] for name, values in self.beside.items()} for at in indices]
+        return [{**row, **more, **last} for row, more, last in zip(rows, own, beside, strict=True)]
+
+    def with_columns(self, **columns: Array) -> "Rows":
+        """The same rows with further columns, an entry a row."""
+        rows = Rows(self.shards, self.pieces, self.starts if self.is_packed else None)
+        rows.beside = {**self.beside, **columns}
+        return rows
 
     def select(self, indices: Sequence[int]) -> "Rows":
         """Some of the rows, in this order."""
         chosen = np.asarray(indices, np.int64)
         begins, counts = self.starts[chosen], np.diff(self.starts)[chosen]
         pieces = self.pieces[ranges(begins, counts)]
-        return Rows(self.shards, pieces, _starts(counts) if self.is_packed else None)
+        rows = Rows(self.shards, pieces, _starts(counts) if self.is_packed else None)
+        rows.beside = {name: values[chosen] for name, values in self.beside.items()}
+        return rows
 
     @cached_property
     def lengths(self) -> Array:
         """Tokens of each row."""
         ends = np.concatenate([[0], np.cumsum(self.pieces["length"], dtype=np.int64)])
         return np.asarray(np.diff(ends[self.starts]))
+
+    @property
+    def sequences(self) -> int:
+        """The most sequences that a row holds, end to end."""
+        offsets = [shard.lists[SEQUENCES][1] for shard in self.shards if SEQUENCES in shard.lists]
+        return max((int(np.diff(each).max(initial=1)) for each in offsets), default=1)
 
     @cached_property
     def by_source(self) -> dict[str, Array]:

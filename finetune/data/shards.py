@@ -30,6 +30,8 @@ Columns = dict[str, Any]
 COLUMNS = "columns.json"
 BLOCK = 1 << 22
 """Tokens that are summed at once."""
+SEQUENCES = "seq_lengths"
+"""A list a row: how long its sequences are, where it holds several, end to end."""
 TOKEN_DTYPES = {"token_type_ids": "int8", "attention_mask": "int8"}
 
 
@@ -200,6 +202,14 @@ class Shard:
     def lengths(self) -> Array:
         """Tokens of each row."""
         return np.diff(self.offsets)
+
+    @cached_property
+    def longest(self) -> Array:
+        """Tokens of the longest sequence of each row, where a row holds several."""
+        if SEQUENCES not in self.lists or not self.rows:
+            return self.lengths
+        lengths, offsets = self.lists[SEQUENCES]
+        return np.asarray(np.maximum.reduceat(lengths, offsets[:-1]))
 
     @cached_property
     def first(self) -> Array:

@@ -108,8 +108,8 @@ def _candidates(situation: Situation) -> Iterator[Candidate]:
     yield from _adapters(situation)
     if setup.length > 1:
         half = setup.length // 2
-        yield Candidate(LENGTH, f"tokenizer.max_length={half}", "longer rows are dropped or cut", 3.0,
-                        {"length": half})  # fmt: skip
+        override = f"tokenizer.max_length={half // setup.sequences}"
+        yield Candidate(LENGTH, override, "longer rows are dropped or cut", 3.0, {"length": half})
 
 
 def _adapters(situation: Situation) -> Iterator[Candidate]:

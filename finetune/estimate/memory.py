@@ -86,7 +86,8 @@ def activations(model: Any, setup: Setup) -> tuple[Kept, tuple[str, ...]]:
 def account(static: Static, kept: Kept, setup: Setup, notes: tuple[str, ...] = ()) -> Estimate:
     """Every moment of a step, from what is always there and what autograd keeps."""
     moments = dict(_moments(static, kept, setup))
-    passing = max(sum(parts.values()) for parts in moments.values()) - static.weights - static.adapter
+    lasting = static.weights + static.adapter + static.reference
+    passing = max(sum(parts.values()) for parts in moments.values()) - lasting
     reserve = CONTEXT.get(setup.device, CONTEXT["cuda"]) + int(FRAGMENTED * passing)
     return Estimate(moments, reserve, (*notes, *_unknown(kept, setup)))
 
@@ -94,6 +95,7 @@ def account(static: Static, kept: Kept, setup: Setup, notes: tuple[str, ...] = (
 def _moments(static: Static, kept: Kept, setup: Setup) -> Iterator[tuple[str, Parts]]:
     """The moments a peak can come at, in the order of a step."""
     always = {"weights": static.weights, "adapter": static.adapter, "optimizer": static.optimizer}
+    always |= {"reference": static.reference} if static.reference else {}
     # From the second forward pass of a step on, the gradients of the first are there.
     before = static.gradients if setup.accumulation > 1 else 0
     held = kept.entrances() if setup.checkpointing else kept.whole()

@@ -23,9 +23,13 @@ class Setup:
     """One device's share of a run."""
 
     rows: int
-    """Rows of one forward pass; a pair of answers counts as two."""
+    """Rows of one forward pass."""
     length: int
-    """Tokens of the longest row: a batch is padded to it."""
+    """Tokens of the longest row: a batch is padded to it. Of all sequences, where a row holds several."""
+    sequences: int = 1
+    """Sequences of a row."""
+    reference: bool = False
+    """Whether a model that is trained whole is kept as it was as well."""
     compute: str = "fp32"
     """Of matrix products, under autocast: bf16, fp16, or fp32 for no autocast."""
     trainable: str = "fp32"

@@ -31,6 +31,8 @@ class Static:
     """Bytes of a trained number."""
     upcasts: bool = True
     """Whether the model turns logits to fp32 for the loss: encoder-decoders take cross-entropy as they are."""
+    reference: int = 0
+    """The weights again, as they were; an adapter that is switched off needs no copy."""
 
     @property
     def head_gradient(self) -> int:
@@ -58,6 +60,7 @@ def static_of(model: Any, setup: Setup) -> Static:
         head_trained=head_weight is not None and head_weight.requires_grad,
         tied=head_weight is not None and head_weight is getattr(entrance, "weight", None),
         itemsize=4 if setup.trainable == "fp32" else 2,
+        reference=0 if adapted or not setup.reference else sum(w.bytes for w in weights) // shards.weights,
         upcasts=not getattr(base.config, "is_encoder_decoder", False),
     )
 

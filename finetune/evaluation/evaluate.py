@@ -71,7 +71,7 @@ class Evaluation:
     def _scores(self, model: Any, rows: Rows) -> dict[str, float]:
         losses = {name: Mean() for name in rows.by_source}
         predictions, references = [], []
-        for source, batch in self._batches(rows, model.device):
+        for source, _, batch in self._batches(rows, model.device):
             with autocast(self.compute):
                 output = self.task.forward(scored(model), batch, self.facts)
             losses[source].add(float(output.loss), self.task.weight(batch))
@@ -82,13 +82,25 @@ class Evaluation:
         found = metrics.compute(self.names, *judged)
         return {**_named(losses), **found}
 
-    def _batches(self, rows: Rows, device: torch.device) -> Iterator[tuple[str, dict[str, Any]]]:
+    @torch.no_grad()
+    def reference(self, model: Any, rows: Rows) -> np.ndarray:
+        """What a model that is not trained yet says of each row; (rows, numbers), fp32."""
+        model.eval()
+        said: dict[int, np.ndarray] = {}
+        for _, indices, batch in self._batches(rows, model.device):
+            with autocast(self.compute):
+                found = self.task.reference(model, batch, self.facts)
+            said.update(zip(indices, found.float().cpu().numpy(), strict=True))
+        return np.stack([said[at] for at in range(len(rows))])
+
+    def _batches(self, rows: Rows, device: torch.device) -> Iterator[tuple[str, list[int], dict[str, Any]]]:
         """A source after the other, its longest rows first: little padding, and what does not fit fails at once."""
         for source, indices in rows.by_source.items():
             order = indices[np.argsort(-rows.lengths[indices], kind="stable")]
             for start in range(0, len(order), self.batch_size):
-                batch = self.collate(rows.__getitems__(order[start : start + self.batch_size].tolist()))
-                yield source, {name: value.to(device) for name, value in batch.items()}
+                chosen = order[start : start + self.batch_size].tolist()
+                batch = self.collate(rows.__getitems__(chosen))
+                yield source, chosen, {name: value.to(device) for name, value in batch.items()}
 
 
 def _named(losses: dict[str, Mean]) -> dict[str, float]:

@@ -4,6 +4,8 @@ models, tasks or files.
     class ids, (n,), or 0/1 labels, (n, labels)   accuracy f1 f1_micro f1_weighted precision recall
     class ids, (n,)                               matthews_correlation
     numbers, (n,)                                 pearson spearman mse rmse mae r2
+    rewards of chosen and of rejected, (n,)       reward_margin reward_accuracy
+    scores and 0/1 labels, (n,)                   label_margin roc_auc
     lists of tags, (n,)                           entity_f1 entity_precision entity_recall tag_accuracy
     texts, each against one or several, (n,)      exact_match sacrebleu chrf rouge1 rouge2 rougeL
                                                   squad_exact_match squad_f1

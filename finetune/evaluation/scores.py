@@ -189,3 +189,26 @@ def r2(predictions: Array, references: Array) -> float:
     spread = np.ptp(references)
     errors, deviations = (predictions - references) / spread, (references - references.mean()) / spread
     return 1.0 - float(np.square(errors).sum() / np.square(deviations).sum())
+
+
+def reward_margin(chosen: Array, rejected: Array) -> float:
+    """By how much the reward of a chosen answer is greater than that of the rejected one, on average."""
+    return float((chosen - rejected).mean())
+
+
+def reward_accuracy(chosen: Array, rejected: Array) -> float:
+    """Share of pairs whose chosen answer has the greater reward; a tie decides nothing and counts as half."""
+    return float(((chosen > rejected) + 0.5 * (chosen == rejected)).mean())
+
+
+def label_margin(scores: Array, labels: Array) -> float:
+    """By how much the mean score of what is labelled 1 is greater than that of what is labelled 0."""
+    wanted = labels > 0
+    return float(scores[wanted].mean() - scores[~wanted].mean()) if 0 < wanted.sum() < len(labels) else 0.0
+
+
+def roc_auc(scores: Array, labels: Array) -> float:
+    """Share of pairs of one labelled 1 and one labelled 0 that the scores order rightly; a tie counts as half."""
+    wanted = labels > 0
+    ones, zeros = int(wanted.sum()), int((~wanted).sum())
+    return float(_ratio(_ranks(scores)[wanted].sum() - ones * (ones + 1) / 2, ones * zeros))

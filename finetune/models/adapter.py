@@ -15,6 +15,7 @@ from finetune.config.suggest import did_you_mean
 from finetune.errors import UserError
 
 FULL = "full"
+COPY = "ref"
 # What AdaLoRA's allocator has learned of its ranks.
 IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 
@@ -82,6 +83,12 @@ def switched_off(model: PeftModel) -> Iterator[Any]:
         return
     with model.disable_adapter():
         yield scored(model)
+
+
+def drop_copy(model: Any) -> None:
+    """Drop the copy of a fresh adapter that TRL makes as a reference: switched off, the adapter is one."""
+    if is_adapted(model) and COPY in model.peft_config:
+        model.delete_adapter(COPY)
 
 
 def load(base: PreTrainedModel, folder: str) -> Any:

@@ -101,6 +101,8 @@ def setup_of(run: Run, device: Device | None) -> Setup:
     return Setup(
         rows=run.batches.per_device,
         length=run.prepared.longest,
+        sequences=run.prepared.rows("train").sequences,
+        reference=run.config.task.compares and not given.get("precompute_ref_log_probs"),
         compute=_compute(run, device),
         trainable=run.precision.trainable,
         frozen=run.precision.frozen,
@@ -127,7 +129,9 @@ def _loss(run: Run) -> Loss:
     """How the logits of a whole vocabulary are spared, if at all: by the options of the trainer."""
     if run.arguments.get("use_liger_kernel"):
         return "liger"
-    return "chunked" if run.arguments.get("loss_type") in ("nll", "chunked_nll") else "logits"
+    return (
+        "chunked" if run.config.task.chunked or run.arguments.get("loss_type") in ("nll", "chunked_nll") else "logits"
+    )
 
 
 def _is_counted(found: Any) -> bool:

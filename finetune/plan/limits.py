@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from finetune.config import options
 from finetune.config.schema import Config
 from finetune.config.suggest import did_you_mean
 from finetune.data.prepare import Prepared
@@ -39,6 +40,13 @@ class Found:
 def _rows(prepared: Prepared, split: str) -> str:
     account = prepared.report[split]
     return f"{account['read']} read, {account['kept']} kept"
+
+
+def _task(found: Found) -> str:
+    """What the task itself looks at."""
+    task, notes = found.config.task, found.prepared.report["train"]["notes"]
+    given = {name: option.default for name, option in options.of(task.arguments_class).items()} | found.config.trainer
+    return task.check(notes, given, found.config.adapter)
 
 
 def _trained_tokens(found: Found) -> str:
@@ -140,6 +148,7 @@ def _disk(found: Found) -> str:
 
 
 LATE: dict[str, Callable[[Found], str]] = {
+    "task": _task,
     "trained-tokens": _trained_tokens,
     "repeated-rows": _repeated,
     "overlap": _overlap,

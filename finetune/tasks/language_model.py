@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from finetune.config.task import IGNORED, Facts, Task
+from finetune.config.task import IGNORED, Facts, RowError, Task
+from finetune.errors import UserError
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 USUAL = {"text": ("text", "content", "sentence", "document")}
@@ -83,3 +84,54 @@ class NextToken(LanguageModel):
         following = batch["labels"][:, 1:]
         trained = following != IGNORED
         return logits[:, :-1].argmax(-1)[trained], following[trained]
+
+
+@dataclass(kw_only=True)
+class Chat(NextToken):
+    """A causal model that is asked and answers: in turns where there is a template, else by going on with a text."""
+
+    def configure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Facts) -> None:
+        """Generation stops at the token that was trained to end a turn."""
+        from finetune.data.templates import terminators
+
+        stops = model.generation_config.eos_token_id or []
+        trained = [tokenizer.eos_token_id] if facts["layout"] == "text" else terminators(tokenizer)
+        model.generation_config.eos_token_id = sorted({*trained, *([stops] if isinstance(stops, int) else stops)})
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+
+    def predict(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        inputs: Sequence[Any],
+        options: dict[str, Any],
+    ) -> Iterator[dict[str, Any]]:
+        """Answers. An input is a prompt, a list of messages, or a row with the columns of a layout."""
+        from finetune.models.generate import answers
+
+        columns = options.get("columns", {})
+        chat = bool(tokenizer.chat_template) and "text" not in columns
+        prompts = [_prompt(item, number, columns, chat) for number, item in enumerate(inputs)]
+        given = {"max_new_tokens": options.get("max_new_tokens", 256), **options.get("generation_config", {})}
+        found = answers(model, tokenizer, prompts, given)
+        for item, answer in zip(inputs, found, strict=True):
+            yield {"input": item, "answer": answer.text, "capped": answer.capped}
+
+
+def with_tools(messages: list[Any], tools: list[Any] | None) -> Any:
+    """What is asked: messages alone where no tools may be called."""
+    return {"messages": messages, "tools": tools} if tools else messages
+
+
+def _prompt(item: Any, number: int, columns: dict[str, str], chat: bool) -> Any:
+    """What is rendered: messages where there is a template, the bare text elsewhere."""
+    from finetune.data.conversations import question, text, tools
+
+    row = item if isinstance(item, dict) else {"messages" if isinstance(item, list) else "prompt": item}
+    try:
+        if chat:
+            return with_tools(question(row, columns), tools(row, columns))
+        written = next((row[name] for name in (columns.get("text", "text"), "text", "prompt") if name in row), None)
+        return text({"text": written}, {"text": "text"})
+    except (RowError, UserError) as error:
+        raise UserError(f"input {number}: {error}") from None

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.config.task import NOTES, Brought, Encoder, Facts, RowError
 from finetune.config.types import Closed, Text
 from finetune.errors import UserError
-from finetune.tasks.language_model import NextToken
+from finetune.tasks.language_model import Chat, with_tools
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from finetune.data.labels import Policy
 
@@ -37,7 +37,7 @@ class Boundaries:
 
 
 @dataclass(kw_only=True)
-class SFT(NextToken):
+class SFT(Chat):
     """Train on what the assistant says; loss and optimization are TRL's."""
 
     trainer_class: ClassVar[str] = "trl.SFTTrainer"
@@ -133,15 +133,6 @@ class SFT(NextToken):
             raise UserError(f"row {index}: {error}") from None
         return conversations.Conversation(messages, conversations.tools(row, columns), trained)
 
-    def configure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Facts) -> None:
-        """Generation stops at the token that was trained to end a turn."""
-        from finetune.data.templates import terminators
-
-        stops = model.generation_config.eos_token_id or []
-        trained = [tokenizer.eos_token_id] if facts["layout"] == "text" else terminators(tokenizer)
-        model.generation_config.eos_token_id = sorted({*trained, *([stops] if isinstance(stops, int) else stops)})
-        model.generation_config.pad_token_id = tokenizer.pad_token_id
-
     def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, str]:
         """What the model is asked, and the answer the row gives: the last assistant turn."""
         from finetune.data.conversations import read, tools
@@ -152,7 +143,7 @@ class SFT(NextToken):
         last = max((at for at, message in enumerate(messages) if message["role"] == "assistant"), default=0)
         if not last:
             raise RowError("no answer of the assistant")
-        return _with_tools(messages[:last], tools(row, facts["columns"])), str(messages[last].get("content", ""))
+        return with_tools(messages[:last], tools(row, facts["columns"])), str(messages[last].get("content", ""))
 
     def rendered(self, row: dict[str, Any], facts: Facts, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
         """A conversation and its text; plain text is not rendered."""
@@ -163,45 +154,8 @@ class SFT(NextToken):
         chat = self._read(row, 0, facts)
         return {"messages": chat.messages, "tools": chat.tools, "text": render(tokenizer, chat)}
 
-    def predict(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        inputs: Sequence[Any],
-        options: dict[str, Any],
-    ) -> Iterator[dict[str, Any]]:
-        """Answers. An input is a prompt, a list of messages, or a row with the columns of a layout."""
-        from finetune.models.generate import answers
-
-        columns = options.get("columns", {})
-        chat = bool(tokenizer.chat_template) and "text" not in columns
-        prompts = [_prompt(item, number, columns, chat) for number, item in enumerate(inputs)]
-        given = {"max_new_tokens": options.get("max_new_tokens", 256), **options.get("generation_config", {})}
-        found = answers(model, tokenizer, prompts, given)
-        for item, answer in zip(inputs, found, strict=True):
-            yield {"input": item, "answer": answer.text, "capped": answer.capped}
-
     def example(self, columns: dict[str, str]) -> list[dict[str, Any]]:
         """Questions with answers, in the layout that the named columns belong to."""
         from finetune.data.conversations import example
 
         return example(columns)
-
-
-def _with_tools(messages: list[Any], tools: list[Any] | None) -> Any:
-    """Messages alone where no tools may be called."""
-    return {"messages": messages, "tools": tools} if tools else messages
-
-
-def _prompt(item: Any, number: int, columns: dict[str, str], chat: bool) -> Any:
-    """What is rendered: messages where there is a template, the bare text elsewhere."""
-    from finetune.data.conversations import question, text, tools
-
-    row = item if isinstance(item, dict) else {"messages" if isinstance(item, list) else "prompt": item}
-    try:
-        if chat:
-            return _with_tools(question(row, columns), tools(row, columns))
-        written = next((row[name] for name in (columns.get("text", "text"), "text", "prompt") if name in row), None)
-        return text({"text": written}, {"text": "text"})
-    except (RowError, UserError) as error:
-        raise UserError(f"input {number}: {error}") from None

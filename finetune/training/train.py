@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
 
+from finetune.config.task import ARGUMENTS
 from finetune.data import index
 from finetune.data.rows import Rows
 from finetune.errors import UserError
@@ -21,13 +22,13 @@ from finetune.models.precision import DTYPES
 from finetune.plan import identity
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
-from finetune.training import answering, checkpoint, generators, guards, ranks, resume, upstream
+from finetune.training import answering, checkpoint, generators, guards, ranks, reference, resume, upstream
 from finetune.training.callbacks import Heartbeat, MetricsFile, MovingRanks, Pace
 from finetune.training.collate import packed
 from finetune.training.resuming import Resuming
 from finetune.training.saving import Lineage
 from finetune.training.signals import Request, StopAsked
-from finetune.training.trainer import add_callbacks, assemble
+from finetune.training.trainer import Parts, add_callbacks, assemble
 from finetune.training.trials import Trials
 
 log = logging.getLogger(__name__)
@@ -73,14 +74,16 @@ def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
 
     loaded = load_base(plan)
     plan.config.task.configure(loaded.model, words, plan.facts)
-    baseline = _baseline(plan, folder, evaluation, loaded.model, words)
+    rows = reference.compared(plan, folder, rows, evaluation, loaded.model)
+    baseline = _baseline(plan, folder, evaluation, loaded.model, words, rows["validation"])
 
     set_seed(seeds["init"])
     adapted = _adapted(plan, loaded)
     if rows["train"].is_packed:
         log.info("packing: %s", _isolated(plan, adapted, words))
     with _tracking(plan, folder):
-        trainer = assemble(plan, adapted, words, rows, evaluation, str(folder / "checkpoints"))
+        parts = Parts(adapted, words, rows, _reference(plan))
+        trainer = assemble(plan, parts, evaluation, str(folder / "checkpoints"))
         # After the trainer is made: TRL casts the adapters of a quantized base to bf16.
         adapter.cast_trainable(adapted, DTYPES[plan.precision.trainable])
         begun = trainer.lineage = lineage(plan, folder)  # type: ignore[attr-defined]
@@ -146,6 +149,17 @@ def load_rows(plan: Plan, split: str) -> Rows:
     return index.load(Path(plan.rows), split)
 
 
+def scored_rows(plan: Plan, folder: RunFolder, split: str) -> Rows:
+    """The rows of a split, ready to be scored by any process; the base is loaded where it has not been asked yet."""
+    rows = load_rows(plan, split)
+    found = reference.carried(plan, folder, rows, split)
+    if found is not None:
+        return found
+    words, base = load_tokenizer(plan), load_base(plan).model
+    plan.config.task.configure(base, words, plan.facts)
+    return reference.compared(plan, folder, {split: rows}, evaluation_of(plan, words), base)[split]
+
+
 def load_tokenizer(plan: Plan) -> PreTrainedTokenizerBase:
     """The tokenizer the rows were made with."""
     return tokenizer.load(plan.config.tokenizer, plan.source, plan.config.model.trust_remote_code)
@@ -156,8 +170,9 @@ def evaluation_of(plan: Plan, words: PreTrainedTokenizerBase) -> Evaluation:
     config, size = plan.config, plan.evaluation_batch_size
     wanted = config.evaluation.metrics
     names = config.task.metrics(plan.facts) if wanted is None else wanted
+    facts = {**plan.facts, ARGUMENTS: plan.arguments}
     return Evaluation(
-        config.task, plan.facts, config.task.scoring_collator(words), plan.precision.compute, size, tuple(names)
+        config.task, facts, config.task.scoring_collator(words), plan.precision.compute, size, tuple(names)
     )
 
 
@@ -172,8 +187,16 @@ def load_base(plan: Plan) -> Loaded:
     return model.load(config.model, plan.source, architecture, config.task, dtype, quantizer)
 
 
+def _reference(plan: Plan) -> Any | None:
+    """A second copy of the base, which stays what it is, where training compares with one."""
+    if not reference.is_held(plan):
+        return None
+    log.info("the untouched model is kept beside the one that is trained")
+    return load_base(plan).model.eval().requires_grad_(False)
+
+
 def _baseline(
-    plan: Plan, folder: RunFolder, evaluation: Evaluation, base: Any, words: PreTrainedTokenizerBase
+    plan: Plan, folder: RunFolder, evaluation: Evaluation, base: Any, words: PreTrainedTokenizerBase, rows: Rows
 ) -> dict[str, float] | None:
     """Scores of the untouched model; a run that goes on has them already."""
     if not plan.config.evaluation.baseline:
@@ -183,7 +206,7 @@ def _baseline(
     if {name: kept.get(name) for name in asked} == asked:
         scores: dict[str, float] = kept["scores"]
         return scores
-    rows, questions, answer = load_rows(plan, "validation"), answering.questions_of(folder), answering.of(plan, words)
+    questions, answer = answering.questions_of(folder), answering.of(plan, words)
     log.info("scoring the untouched model on %d rows", len(rows))
     scores = {**evaluation(base, rows), **answer.scores(answer(base, questions))}
     if ranks.is_first():

@@ -1,6 +1,7 @@
 """The task's own Trainer, assembled from a plan: their loop, our rows, our evaluation."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -19,39 +20,75 @@ from finetune.training.order import Batches, Loader, Sizes
 from finetune.training.resuming import Loading
 from finetune.training.saving import Saving
 from finetune.training.watched import Watched
+from finetune.training.weighed import Weighed
 
 Score = Callable[[Any, Rows], dict[str, float]]
 Forward = Callable[[Any, dict[str, Any]], Any]
 """From a model and a batch to their `loss`, a mean over what its labels mark."""
 
 
-def assemble(plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Rows], score: Score, checkpoints: str) -> Trainer:
+@dataclass(frozen=True)
+class Parts:
+    """What a trainer is made of."""
+
+    model: Any
+    tokenizer: Any
+    rows: dict[str, Rows]
+    """Prepared rows of `train` and `validation`."""
+    reference: Any | None = None
+    """The untouched model, where the loss compares with one that is held beside."""
+
+
+class StandIn(Dataset):
+    """One row, which is all that TRL's trainers look at; it is prepared, so whatever they would do to it is done."""
+
+    def map(self, *_: Any, **__: Any) -> "StandIn":
+        """Itself."""
+        return self
+
+
+def assemble(plan: Plan, parts: Parts, score: Score, checkpoints: str) -> Trainer:
     """A trainer ready to run.
 
     Args:
-        rows: prepared rows of `train` and `validation`.
         score: the evaluation used while training; the same one scores the finished model.
         checkpoints: the folder checkpoints go to.
     """
-    task, seeds = plan.config.task, identity.seeds(plan)
+    task, seeds, rows = plan.config.task, identity.seeds(plan), parts.rows
     given = {**plan.arguments, "seed": seeds["init"], "restore_callback_states_from_checkpoint": True}
     arguments = resolve(task.arguments_class)(output_dir=checkpoints, **given)
     # One process trains on one GPU: where it sees several, the Trainer would wrap the model in DataParallel unasked.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     # TRL takes nothing but its own kind of data set, and looks at the first row; it never reads another one.
-    stand_in = Dataset.from_list([rows["train"][0]])
-    trainer: Trainer = scored_by(score, resolve(task.trainer_class), _forward(task, plan.facts, model))(
-        model=model,
+    stand_in = StandIn(Dataset.from_list([rows["train"][0]]).data)
+    trainer = made(
+        task.trainer_class,
+        score,
+        model=parts.model,
         args=arguments,
         train_dataset=stand_in,
         eval_dataset=stand_in,
-        processing_class=tokenizer,
-        data_collator=collator_of(model, rows["train"], tokenizer, task),
+        processing_class=parts.tokenizer,
+        data_collator=collator_of(parts.model, rows["train"], parts.tokenizer, task),
+        **({"ref_model": parts.reference} if parts.reference is not None else {}),
     )
+    adapter.drop_copy(parts.model)
     trainer.train_dataset, trainer.eval_dataset = rows["train"], rows["validation"]
     trainer.data_seed = seeds["data"]  # type: ignore[attr-defined]
     trainer.remove_callback(PrinterCallback)
     return trainer
+
+
+def made(trainer_class: str, score: Score, **given: Any) -> Trainer:
+    """A trainer; what it refuses, such as an adapter that it cannot train, is the recipe's fault.
+
+    Raises:
+        UserError: in the library's words.
+    """
+    try:
+        return scored_by(score, resolve(trainer_class))(**given)
+    except (ValueError, NotImplementedError) as error:
+        raise UserError(f"{trainer_class} refuses: {' '.join(str(error).split())}") from error
 
 
 def collator_of(model: Any, rows: Rows, tokenizer: Any, task: Task) -> collate.Collate:
@@ -59,6 +96,15 @@ def collator_of(model: Any, rows: Rows, tokenizer: Any, task: Task) -> collate.C
     if rows.is_packed:
         return collate.packed(model.config._attn_implementation, tokenizer.pad_token_id)
     return task.collator(tokenizer)
+
+
+class Prepared:
+    """Mixed in before a trainer class: rows are as they are trained, and carry what the reference says of them."""
+
+    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
+        return dataset
+
+    _precompute_ref_logps = _prepare_dataset
 
 
 class Ordered:
@@ -115,7 +161,7 @@ def _forward(task: Task, facts: Facts, model: Any) -> Forward | None:
 def scored_by(score: Score, trainer_class: type[Trainer], forward: Forward | None = None) -> type[Trainer]:
     """The trainer class, evaluating the way we evaluate everywhere, with a loss that ignores how a batch is cut."""
 
-    class Scored(Ordered, Watched, Loading, Saving, trainer_class):  # type: ignore[misc,valid-type]
+    class Scored(Prepared, Ordered, Watched, Weighed, Loading, Saving, trainer_class):  # type: ignore[misc,valid-type]
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
