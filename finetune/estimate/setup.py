@@ -26,6 +26,8 @@ class Setup:
     """Rows of one forward pass; a pair of answers counts as two."""
     length: int
     """Tokens of the longest row: a batch is padded to it."""
+    target: int | None = None
+    """Tokens of the longest target of an encoder-decoder; None takes `length`."""
     compute: str = "fp32"
     """Of matrix products, under autocast: bf16, fp16, or fp32 for no autocast."""
     trainable: str = "fp32"

@@ -101,6 +101,7 @@ def setup_of(run: Run, device: Device | None) -> Setup:
     return Setup(
         rows=run.batches.per_device,
         length=run.prepared.longest,
+        target=run.prepared.report["train"]["audit"].get("targets", {}).get("longest"),
         compute=_compute(run, device),
         trainable=run.precision.trainable,
         frozen=run.precision.frozen,
