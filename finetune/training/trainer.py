@@ -124,10 +124,12 @@ def scored_by(score: Score, trainer_class: type[Trainer], forward: Forward | Non
             whole = num_items_in_batch is None or trainer_class.compute_loss is not Trainer.compute_loss
             if whole and forward is None:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            # Counted first: where labels are smoothed, upstream takes them out of the inputs.
+            items = None if whole else _items(inputs, self._loss_shifts_labels)
             loss, outputs = self._mean_loss(model, inputs)
             if whole:
                 return (loss, outputs) if return_outputs else loss
-            share = _items(inputs, self._loss_shifts_labels) / num_items_in_batch
+            share = items / num_items_in_batch
             loss = loss * share * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
             return (loss, outputs) if return_outputs else loss
 
