@@ -37,7 +37,7 @@ def audit(rows: Any, facts: Facts, others: Iterable[Any] = ()) -> dict[str, Any]
     }
     if is_per_token(rows):
         return {**found, **_trained(rows, facts.get("stops", ())), **_of_tokens(rows, facts)}
-    return {**found, **_of_rows(rows, facts)}
+    return {**found, **_targets(rows, facts), **_of_rows(rows, facts)}
 
 
 def audit_all(rows: dict[str, Any], facts: Facts) -> dict[str, dict[str, Any]]:
@@ -73,6 +73,14 @@ def _lengths(lengths: Array) -> dict[str, Any]:
         "longest": longest,
         "histogram": [[int(edge), int(rows)] for edge, rows in zip(edges, counts, strict=True)],
     }
+
+
+def _targets(rows: Any, facts: Facts) -> dict[str, Any]:
+    """The lengths of what is learned to be written, where a row's labels are tokens of their own."""
+    if facts.get("labels") or not isinstance(rows, Rows) or "labels" not in rows.shards[0].lists:
+        return {}
+    lengths = rows.list_lengths("labels")
+    return {"targets": {**_lengths(lengths), "tokens": int(lengths.sum())}}
 
 
 def _is_trained(rows: Any) -> Array:

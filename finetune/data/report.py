@@ -17,6 +17,8 @@ def lines(prepared: Prepared, split: str) -> Iterator[tuple[str, str]]:
     numbers, account = prepared.report[split]["audit"], prepared.report[split]
     lengths, repeated = numbers["lengths"], numbers["duplicates"]
     yield "lengths", f"{lengths['shortest']} to {lengths['longest']} tokens, median {lengths['median']}"
+    if targets := numbers.get("targets"):
+        yield "targets", f"{targets['shortest']} to {targets['longest']} tokens, median {targets['median']}"
     for role, (every, said) in preview.by_role(prepared, split).items():
         yield f"trained of {role}", f"{said:,} of {every:,} tokens ({said / every:.0%})"
     if "rows with a trained end" in numbers:
@@ -50,6 +52,8 @@ def _cards(prepared: Prepared, split: str) -> Iterator[str]:
     dropped = [(reason, entry["rows"]) for reason, entry in account["dropped"].items()]
     yield page.table("rows", [("read", account["read"]), ("kept", kept), *dropped])
     yield page.histogram("tokens of a row", numbers["lengths"])
+    if "targets" in numbers:
+        yield page.histogram("tokens of a target", numbers["targets"])
     roles = preview.by_role(prepared, split)
     yield page.shares("trained tokens by role", [(role, every, said) for role, (every, said) in roles.items()])
     yield page.shares("ends of turns", list(_ends(numbers)))

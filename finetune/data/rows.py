@@ -81,6 +81,15 @@ class Rows:
         offsets = [shard.lists[SEQUENCES][1] for shard in self.shards if SEQUENCES in shard.lists]
         return max((int(np.diff(each).max(initial=1)) for each in offsets), default=1)
 
+    def list_lengths(self, name: str) -> Array:
+        """How long the list is that each row has in a column of lists; rows are not packed."""
+        lengths = np.zeros(len(self.pieces), np.int64)
+        for at, shard in enumerate(self.shards):
+            own = self.pieces["shard"] == at
+            if own.any():
+                lengths[own] = np.diff(shard.lists[name][1])[self.pieces["row"][own]]
+        return lengths
+
     @cached_property
     def by_source(self) -> dict[str, Array]:
         """The rows of each source; a packed row counts as of its first document's."""

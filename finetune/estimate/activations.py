@@ -99,18 +99,19 @@ def _faked(mode: FakeTensorMode, tensor: torch.Tensor) -> torch.Tensor:
     return fake.requires_grad_(tensor.requires_grad)
 
 
-def inputs(model: Any, rows: int, length: int, masked: bool) -> dict[str, Any]:
+def inputs(model: Any, rows: int, length: int, masked: bool, target: int | None = None) -> dict[str, Any]:
     """What the forward pass takes, filled with zeros.
 
     Args:
         length: tokens, or samples of sound where the model takes those; an image has the model's own size.
+        target: tokens that a decoder of its own writes; None takes `length`.
         masked: whether rows are padded. A row alone is not, and a packed batch has no mask.
 
     Raises:
         Untraceable: the model's main input is of another kind.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    ids = torch.zeros(rows, length, dtype=torch.long)
+    ids = torch.zeros(rows, target or length, dtype=torch.long)
     given = {**_main_input(base, rows, length), "use_cache": False, "decoder_input_ids": ids}
     if masked and "input_ids" in given:
         given["attention_mask"] = torch.ones_like(given["input_ids"])

@@ -78,7 +78,7 @@ def activations(model: Any, setup: Setup) -> tuple[Kept, tuple[str, ...]]:
     masked = setup.rows > 1 and setup.attention in ("sdpa", "eager")
     try:
         with _attention(model, setup.attention):
-            return trace(model, state, inputs(model, setup.rows, setup.length, masked), kernels), ()
+            return trace(model, state, inputs(model, setup.rows, setup.length, masked, setup.target), kernels), ()
     except Untraceable as reason:
         return _by_formula(model.config, setup, str(reason))
 

@@ -30,6 +30,8 @@ class Setup:
     """Sequences of a row."""
     reference: bool = False
     """Whether a model that is trained whole is kept as it was as well."""
+    target: int | None = None
+    """Tokens of the longest target of an encoder-decoder; None takes `length`."""
     compute: str = "fp32"
     """Of matrix products, under autocast: bf16, fp16, or fp32 for no autocast."""
     trainable: str = "fp32"

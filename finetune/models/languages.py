@@ -35,7 +35,8 @@ def choose(tokenizer: Any, source: str | None, target: str | None) -> dict[str, 
 
 def _check(tokenizer: Any, role: str, code: str) -> None:
     """An unknown code would become a word of the text, or the unknown token."""
-    before, special = tokenizer.src_lang, set(tokenizer.added_tokens_decoder) | set(tokenizer.all_special_ids)
+    before = tokenizer.src_lang
+    special = {at for at, token in tokenizer.added_tokens_decoder.items() if token.special}
     try:
         tokenizer.src_lang = code
         written = [token for token in tokenizer("")["input_ids"] if token != tokenizer.eos_token_id]

@@ -103,6 +103,7 @@ def setup_of(run: Run, device: Device | None) -> Setup:
         length=run.prepared.longest,
         sequences=run.prepared.rows("train").sequences,
         reference=run.config.task.compares and not given.get("precompute_ref_log_probs"),
+        target=run.prepared.report["train"]["audit"].get("targets", {}).get("longest"),
         compute=_compute(run, device),
         trainable=run.precision.trainable,
         frozen=run.precision.frozen,

@@ -52,6 +52,8 @@ def _task(found: Found) -> str:
 def _trained_tokens(found: Found) -> str:
     notes = found.prepared.report["train"]["notes"]
     trained = notes.get("trained tokens")
+    if targets := found.prepared.report["train"]["audit"].get("targets"):
+        return f"{targets['tokens']} of targets"
     if trained is None:
         return "one label a row"
     return f"{trained} of {notes['tokens']} ({trained / notes['tokens']:.0%})"

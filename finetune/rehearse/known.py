@@ -30,6 +30,10 @@ class Family:
     template: str | None = None
     begins: bool = False
     """Whether every text begins with the token of the role bos."""
+    ends: bool = False
+    """Whether every text ends with the token of the role eos."""
+    tokenizer: str | None = None
+    """A class of transformers, where it does more than its special tokens say."""
 
 
 @cache

@@ -121,7 +121,8 @@ def _agree(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> None
     for name in SPECIAL:
         if hasattr(config, name):
             setattr(config, name, getattr(tokenizer, name))
-    if getattr(config, "decoder_start_token_id", None) is not None:
+    # T5's has none of its own: each published one brings it.
+    if config.is_encoder_decoder:
         config.decoder_start_token_id = tokenizer.pad_token_id
 
 

@@ -6,6 +6,7 @@ Knows texts and families. Knows no model beyond whether it tells the texts of a 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -25,6 +26,9 @@ def train(family: Family, texts: Iterable[str], has_pairs: bool) -> PreTrainedTo
     Args:
         has_pairs: whether the model takes `token_type_ids`.
     """
+    if family.tokenizer:
+        own: PreTrainedTokenizerFast = getattr(transformers, family.tokenizer)()
+        return own.train_new_from_iterator(texts, VOCABULARY, show_progress=False)
     words = Tokenizer(models.BPE())
     bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     words.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(WORD, "isolated"), bytes_of])
@@ -51,7 +55,8 @@ def _around(family: Family) -> tuple[str, str] | None:
     special = family.special
     if "cls" in special and "sep" in special:
         return special["cls"], special["sep"]
-    return (special["bos"], "") if family.begins else None
+    first, last = special["bos"] if family.begins else "", special["eos"] if family.ends else ""
+    return (first, last) if first or last else None
 
 
 def _processor(words: Tokenizer, first: str, last: str) -> Any:

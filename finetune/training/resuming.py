@@ -42,8 +42,11 @@ class Loading:
         adapter.restore(target, state.load(Path(resume_from_checkpoint), "trained"))
 
     def _issue_warnings_after_load(self: Any, load_result: Any) -> None:
-        """What upstream warns of; tied weights are kept once, and are not missed."""
-        missing = set(load_result.missing_keys) - set(getattr(self.model, "all_tied_weights_keys", None) or {})
+        """What upstream warns of; weights that are tied, or computed like Marian's positions, are not missed."""
+        unsaved = ("all_tied_weights_keys", "_keys_to_ignore_on_save")
+        missing = set(load_result.missing_keys).difference(
+            *(getattr(self.model, name, None) or () for name in unsaved)
+        )
         if wrong := sorted({*missing, *load_result.unexpected_keys}):
             raise UserError(f"the checkpoint is of another model: {', '.join(wrong[:5])} do not agree")
 

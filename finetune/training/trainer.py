@@ -165,20 +165,22 @@ def scored_by(score: Score, trainer_class: type[Trainer], forward: Forward | Non
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
+            if self.label_smoother is not None:
+                inputs = _with_decoder_inputs(self.accelerator.unwrap_model(model), inputs)
             whole = num_items_in_batch is None or trainer_class.compute_loss is not Trainer.compute_loss
             if whole and forward is None:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            # Counted first: where labels are smoothed, upstream takes them out of the inputs.
+            items = None if whole else _items(inputs, self._loss_shifts_labels)
             loss, outputs = self._mean_loss(model, inputs)
             if whole:
                 return (loss, outputs) if return_outputs else loss
-            share = _items(inputs, self._loss_shifts_labels) / num_items_in_batch
+            share = items / num_items_in_batch
             loss = loss * share * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
             return (loss, outputs) if return_outputs else loss
 
         def _mean_loss(self, model: Any, inputs: Any) -> tuple[Any, Any]:
             if forward is None:
-                if self.label_smoother is not None:
-                    inputs = _with_decoder_inputs(self.accelerator.unwrap_model(model), inputs)
                 return super().compute_loss(model, inputs, return_outputs=True)
             outputs = forward(model, inputs)
             return outputs.loss, outputs
