@@ -107,7 +107,8 @@ class Build:
             "task": {name: value for name, value in asdict(self.config.task).items() if name != "overlong"},
             "facts": facts,
             "tokenizer": store.tokenizer_hash(self.words),
-            "cut": encoder.cut,
+            # What the encoder has cut itself is cut at the length.
+            "cut": self.max_length if encoder.overlong == "whole" else encoder.cut,
         }
 
         def encode(folder: Path) -> None:
@@ -125,9 +126,8 @@ class Build:
         removed = [(rows["train"].pieces[at], reason) for at, reason in gone.items()]
         found = [kept[kept["shard"] == at] for at in range(len(parts["train"]))]
         for at, part in enumerate(parts["train"]):
-            _remove(
-                part, found[at]["row"], [(piece["row"], reason) for piece, reason in removed if piece["shard"] == at]
-            )
+            gone_here = [(piece["row"], reason) for piece, reason in removed if piece["shard"] == at]
+            _remove(part, found[at]["row"], gone_here)
         return found
 
     def _fitted(self, at: int, part: Tokenized, split: str) -> Array:

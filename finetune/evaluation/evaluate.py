@@ -15,7 +15,7 @@ from finetune.config.task import Facts, Task
 from finetune.data.rows import Rows
 from finetune.errors import UserError
 from finetune.evaluation import metrics
-from finetune.models.adapter import scored
+from finetune.models.adapter import learns_prompt, scored
 from finetune.models.precision import autocast
 
 
@@ -75,7 +75,7 @@ class Evaluation:
             with autocast(self.compute):
                 output = self.task.forward(scored(model), batch, self.facts)
             losses[source].add(float(output.loss), self.task.weight(batch))
-            predicted, expected = self.task.outcomes(_of_rows(output.logits, batch), batch)
+            predicted, expected = self.task.outcomes(_of_rows(output.logits, batch, model), batch)
             predictions.append(predicted.float().cpu().numpy())
             references.append(expected.float().cpu().numpy())
         judged = self.task.judged(_joined(predictions), _joined(references), self.facts)
@@ -110,10 +110,10 @@ def _named(losses: dict[str, Mean]) -> dict[str, float]:
     return {"loss": whole.value, **apart}
 
 
-def _of_rows(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def _of_rows(logits: torch.Tensor, batch: dict[str, torch.Tensor], model: Any) -> torch.Tensor:
     """Without the positions that prompt tuning puts before what has labels."""
-    is_per_token = logits.ndim > 2 and "input_ids" in batch
-    return logits[:, -batch["labels"].shape[1] :] if is_per_token else logits
+    is_longer = logits.ndim > 2 and learns_prompt(model)
+    return logits[:, -batch["labels"].shape[1] :] if is_longer else logits
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

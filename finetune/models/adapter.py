@@ -75,10 +75,15 @@ def moves_ranks(model: Any) -> bool:
     return hasattr(getattr(model, "base_model", None), "update_and_allocate")
 
 
+def learns_prompt(model: Any) -> bool:
+    """Whether the adapter puts something learned before each row."""
+    return is_adapted(model) and bool(model.active_peft_config.is_prompt_learning)
+
+
 @contextmanager
 def switched_off(model: PeftModel) -> Iterator[Any]:
     """The model as it is without its adapter."""
-    if model.active_peft_config.is_prompt_learning:
+    if learns_prompt(model):
         yield model.get_base_model()
         return
     with model.disable_adapter():

@@ -160,6 +160,13 @@ def test_read_is_kept_and_dropped_in_rows_whatever_their_windows():
     assert train["rows"] == len(prepared.rows("train")) == train["notes"]["windows"] > train["kept"]
 
 
+def test_another_length_makes_other_windows():
+    rows = asked(12)
+    long, short = (read(rows, f"tokenizer.max_length={length}").rows("train").lengths for length in (32, 16))
+    assert (long.max(), short.max()) == (32, 16)
+    assert len(short) > len(long)
+
+
 def test_a_copy_is_one_dropped_row_whatever_its_windows():
     rows = [row(1, LONG), row(3, LONG), row(1, LONG), row(5), row(7)]
     train = read(rows, "dataset.deduplicate=exact", "seed=1").report["train"]
