@@ -1,16 +1,11 @@
 """Texts written from others: trained by every method, scored by what is generated, and asked."""
 
-import json
-import re
 from functools import cache
 
 import pytest
-from tiny_runs import LORA, SPOKEN, config, finetune, own_caches, root, translate, worked
+from tiny_runs import LORA, own_caches, root, translate, worked
 
 from finetune.artifacts import verify
-from finetune.artifacts.predict import answering
-from finetune.data.prepare import prepare
-from finetune.errors import UserError
 
 METHODS = {
     "full": (),
