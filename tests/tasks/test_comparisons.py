@@ -245,7 +245,7 @@ def test_rewards_are_scored_as_trl_computes_them_with_margins():
 
 
 def test_each_prompt_is_paired_with_the_answer_before_and_its_own_is_left_alone():
-    rows, collate, words = batch_of(KTO())
+    rows, _, words = batch_of(KTO())
     batch = KTO().collator(words)(rows.__getitems__([0, 1]))
     own, crossed = (
         [
@@ -268,7 +268,7 @@ def losses(folder):
 
 @pytest.mark.parametrize("task", ["preference", "orpo", "reward"])
 def test_a_step_is_the_same_however_it_is_cut_the_last_of_an_epoch_too(task, tmp_path):
-    # 44 rows in steps of 8: the last one has four, and with 3 a device and 9 a step its parts are uneven.
+    # 44 rows in steps of nine: the last one has eight, in parts of three, three and two.
     cut = ("dataset.limit=44", "trainer.max_steps=7", "trainer.logging_steps=1", "evaluation.baseline=false",
            "trainer.learning_rate=1e-3")  # fmt: skip
     whole = worked(prefer(task, *cut, "trainer.per_device_train_batch_size=9"), tmp_path / "whole")
