@@ -35,6 +35,7 @@ FULL = tiny_runs.classify(*SMALL, DROPOUT, "trainer.save_steps=2")
 LORA = ("adapter=lora", "adapter.lora_dropout=0.1")
 PACKED = ("packing=best_fit", "tokenizer.max_length=48", "trainer.per_device_train_batch_size=1",
           "model.config={attention_dropout: 0.1}")  # fmt: skip
+KEPT_DROPOUT = "trainer.disable_dropout=false"
 KILLED: dict[str, Sequence[str]] = {
     "full": FULL,
     "lora": tiny_runs.classify(*SMALL, *LORA, "trainer.save_steps=2"),
@@ -42,6 +43,8 @@ KILLED: dict[str, Sequence[str]] = {
     "masked lm": tiny_runs.masked(*SMALL, DROPOUT, "trainer.save_steps=2"),
     "packed": tiny_runs.chat(*SMALL, *PACKED, "trainer.save_steps=2"),
     "chat full": tiny_runs.chat(*SMALL, "trainer.save_steps=2", "model.config={attention_dropout: 0.1}"),
+    "preference": tiny_runs.prefer("preference", *SMALL, *LORA, KEPT_DROPOUT, "trainer.save_steps=2"),
+    "kto full": tiny_runs.prefer("kto", *SMALL, "trainer.save_steps=2"),
 }
 TWO = tiny_runs.classify(
     *SMALL, DROPOUT, "global_batch_size=8", "trainer.per_device_train_batch_size=2", "trainer.max_steps=60"
@@ -60,6 +63,12 @@ MATRIX: dict[str, tuple[Sequence[str], int]] = {
         "chat lora": tiny_runs.chat(*SMALL, *LORA),
         "chat tied": tiny_runs.chat(*SMALL, *TIED),
         "chat packed": tiny_runs.chat(*SMALL, "packing=best_fit", "tokenizer.max_length=24", *TIED),
+        "preference": tiny_runs.prefer("preference", *SMALL),
+        "preference lora": tiny_runs.prefer("preference", *SMALL, *LORA, KEPT_DROPOUT),
+        "precomputed": tiny_runs.prefer("preference", *SMALL, "trainer.precompute_ref_log_probs=true"),
+        "orpo": tiny_runs.prefer("orpo", *SMALL),
+        "kto": tiny_runs.prefer("kto", *SMALL, "trainer.train_sampling_strategy=random"),
+        "reward": tiny_runs.prefer("reward", *SMALL, *LORA, KEPT_DROPOUT),
     }.items()
     for name, more, step in (
         ("mid-epoch", (), 8),

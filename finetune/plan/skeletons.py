@@ -37,7 +37,9 @@ class Skeletons:
         """
         from finetune.models import adapter as adapters
 
-        return adapters.apply(self.base(), adapter, self.config.task.peft_type, self.fresh)
+        # What its weights begin with has no shape, and some ways of beginning take the base apart.
+        known = {name: value for name, value in adapter.items() if name != "init_lora_weights"}
+        return adapters.apply(self.base(), known, self.config.task.peft_type, self.fresh)
 
     @cached_property
     def own(self) -> Any:

@@ -5,18 +5,22 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState, PartialState
 from trl.trainer.utils import selective_log_softmax
 
 from finetune.config.options import resolve
 from finetune.config.task import IGNORED
 
 Batch = dict[str, torch.Tensor]
+UNREAD = {"output_dir": "unused", "use_cpu": True, "bf16": False, "fp16": False, "deepspeed": None, "fsdp": None}
+"""Arguments that no loss reads, as they are accepted on any machine."""
 TAKEN = ("input_ids", "attention_mask")
 """What of a batch goes through the model."""
 
@@ -46,6 +50,18 @@ def _made(name: str, trainer_class: str, arguments_class: str, arguments: str) -
     return found
 
 
+@contextmanager
+def _states_kept() -> Iterator[None]:
+    """Arguments that are made begin accelerate's states anew, which a running trainer shares."""
+    kept = [(each._shared_state, dict(each._shared_state)) for each in (PartialState, AcceleratorState)]
+    try:
+        yield
+    finally:
+        for shared, values in kept:
+            shared.clear()
+            shared.update(values)
+
+
 class NoModel(torch.nn.Module):
     """What a trainer asks of its own model while it scores with another."""
 
@@ -56,7 +72,8 @@ class TrainersLoss:
     """Loss and rewards by the methods of a trainer class."""
 
     def __init__(self, trainer_class: str, arguments_class: str, arguments: dict[str, Any]) -> None:
-        given = resolve(arguments_class)(output_dir="unused", **arguments)
+        with _states_kept():
+            given = resolve(arguments_class)(**{**arguments, **UNREAD})
         kind = resolve(trainer_class)
         self.trainer: Any = kind.__new__(kind)
         vars(self.trainer).update(vars(given))

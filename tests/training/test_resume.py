@@ -45,7 +45,18 @@ def again(folder: Path, *more: str, callbacks=()):
     return once(partial(trained, [*LORA, *more], folder, callbacks), folder)
 
 
-@pytest.mark.parametrize("cell", ["classify accumulated", "packed lora mid-epoch", "chat best model"])
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "classify accumulated",
+        "packed lora mid-epoch",
+        "chat best model",
+        "preference best model",
+        "preference lora accumulated",
+        "kto mid-epoch",
+        "reward epochs",
+    ],
+)
 def test_killed_and_resumed_is_never_killed(cell, tmp_path):
     recipe, step = MATRIX[cell]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
