@@ -161,6 +161,25 @@ class Task:
     def configure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Facts) -> None:
         """Set on the loaded model what must agree with the tokenizer and the data."""
 
+    def around(self, model: Any, source: Any, tokenizer: PreTrainedTokenizerBase | None, max_length: int) -> Any:
+        """What is trained and scored, where that is more than the loaded model; see `models.modules`.
+
+        Args:
+            source: where the model was loaded from.
+            tokenizer: None for the one that lies with the model.
+        Raises:
+            UserError: what lies with the model does not fit the task's options.
+        """
+        return model
+
+    def trainer_parts(self, model: Any, facts: Facts) -> dict[str, Any]:
+        """Arguments of the trainer besides those that every trainer takes, such as a loss."""
+        return {}
+
+    def forward(self, model: Any, batch: dict[str, torch.Tensor], facts: Facts) -> Any:
+        """The `loss` and the `logits` of a batch; without labels, the logits."""
+        return model(**batch)
+
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """From encoded rows to one padded batch."""
         raise NotImplementedError

@@ -73,11 +73,11 @@ class Evaluation:
         predictions, references = [], []
         for source, batch in self._batches(rows, model.device):
             with autocast(self.compute):
-                output = scored(model)(**batch)
+                output = self.task.forward(scored(model), batch, self.facts)
             losses[source].add(float(output.loss), self.task.weight(batch))
             predicted, expected = self.task.outcomes(_of_rows(output.logits, batch), batch)
-            predictions.append(predicted.float().cpu().numpy())
-            references.append(expected.float().cpu().numpy())
+            predictions.append(_array(predicted))
+            references.append(_array(expected))
         judged = self.task.judged(_joined(predictions), _joined(references), self.facts)
         found = metrics.compute(self.names, *judged)
         return {**_named(losses), **found}
@@ -101,6 +101,12 @@ def _named(losses: dict[str, Mean]) -> dict[str, float]:
 def _of_rows(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Without the positions that prompt tuning puts before a row."""
     return logits[:, -batch["input_ids"].shape[1] :] if logits.ndim > 2 else logits
+
+
+def _array(values: torch.Tensor) -> np.ndarray:
+    """NumPy has no bf16; whole numbers stay exact."""
+    found: np.ndarray = (values.float() if values.is_floating_point() else values).cpu().numpy()
+    return found
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

@@ -6,6 +6,8 @@ models, tasks or files.
     numbers, (n,)                                 pearson spearman mse rmse mae r2
     strings, (n,)                                 exact_match
     lists of tags, (n,)                           entity_f1 entity_precision entity_recall tag_accuracy
+    numbers, and labels 0/1, (n,)                 average_precision
+    lists of scores, and of relevance, (n,)       mrr@10 ndcg@10 recall@1 recall@10 pairwise_accuracy
 
 `f1`, `precision` and `recall` are the unweighted mean over classes (macro), for two classes too, as in scikit-learn's
 `average="macro"`. The classes are those that occur in predictions or references. With 0/1 labels, `accuracy` counts
@@ -28,7 +30,7 @@ import numpy as np
 
 from finetune.config.suggest import nearest
 from finetune.errors import MachineError, UserError
-from finetune.evaluation import inputs, scores
+from finetune.evaluation import inputs, ranking, scores
 from finetune.evaluation.scores import Array
 
 if TYPE_CHECKING:
@@ -221,6 +223,7 @@ class Metric:
 LABEL_COLUMNS = (("float64s", "float64s"), ("float64", "float64"))
 NUMBER_COLUMNS = (("float64", "float64"),)
 TAG_COLUMNS = (("strings", "strings"),)
+RANKING_COLUMNS = (("float64s", "float64s"),)
 TEXT_COLUMNS = (("string", "string"),)
 ANY_KIND = ("string", "float64s", "float64")
 ANY_COLUMNS = [(predictions, references) for predictions in ANY_KIND for references in ANY_KIND]
@@ -244,4 +247,10 @@ METRICS: Mapping[str, Metric] = {
     "entity_precision": Metric(scores.entity_precision, inputs.sequences, TAG_COLUMNS),
     "entity_recall": Metric(scores.entity_recall, inputs.sequences, TAG_COLUMNS),
     "tag_accuracy": Metric(scores.tag_accuracy, inputs.sequences, TAG_COLUMNS),
+    "average_precision": Metric(ranking.average_precision, inputs.numbers, NUMBER_COLUMNS),
+    "mrr@10": Metric(ranking.mrr(10), inputs.rankings, RANKING_COLUMNS),
+    "ndcg@10": Metric(ranking.ndcg(10), inputs.rankings, RANKING_COLUMNS),
+    "recall@1": Metric(ranking.recall(1), inputs.rankings, RANKING_COLUMNS),
+    "recall@10": Metric(ranking.recall(10), inputs.rankings, RANKING_COLUMNS),
+    "pairwise_accuracy": Metric(ranking.pairwise_accuracy, inputs.rankings, RANKING_COLUMNS),
 }

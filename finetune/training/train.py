@@ -14,7 +14,7 @@ from finetune.data import index
 from finetune.data.rows import Rows
 from finetune.errors import UserError
 from finetune.evaluation.evaluate import Evaluation
-from finetune.models import adapter, attention, model, quantization, tokenizer
+from finetune.models import adapter, attention, model, modules, quantization, tokenizer
 from finetune.models.model import Loaded
 from finetune.models.precision import DTYPES
 from finetune.plan import identity
@@ -72,10 +72,11 @@ def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
 
     loaded = load_base(plan)
     plan.config.task.configure(loaded.model, words, plan.facts)
-    baseline = _baseline(plan, folder, evaluation, loaded.model, rows["validation"])
+    whole = plan.config.task.around(loaded.model, plan.source, words, plan.max_length)
+    baseline = _baseline(plan, folder, evaluation, whole, rows["validation"])
 
     set_seed(seeds["init"])
-    adapted = _adapted(plan, loaded)
+    adapted = modules.with_core(whole, _adapted(plan, loaded))
     if rows["train"].is_packed:
         log.info("packing: %s", _isolated(plan, adapted, words))
     with _tracking(plan, folder):

@@ -43,6 +43,7 @@ def assemble(plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Rows], scor
         eval_dataset=stand_in,
         processing_class=tokenizer,
         data_collator=collator_of(model, rows["train"], tokenizer, task),
+        **task.trainer_parts(model, plan.facts),
     )
     trainer.train_dataset, trainer.eval_dataset = rows["train"], rows["validation"]
     trainer.data_seed = seeds["data"]  # type: ignore[attr-defined]
