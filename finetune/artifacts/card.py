@@ -82,10 +82,9 @@ def _data(plan: Plan, evaluation: dict[str, Any], repo_id: str) -> ModelCardData
                    dataset_split="validation", metric_type=name, metric_value=value)
         for name, value in evaluation["scores"].items()
     ]  # fmt: skip
-    whole = plan.config.adapter["method"] == adapter.FULL
     return ModelCardData(
         base_model=hub_id(plan.config.model),
-        library_name="transformers" if whole else "peft",
+        library_name=_library(plan),
         datasets=on_hub or None,
         tags=["finetune", plan.config.task.name, plan.config.adapter["method"]],
         model_name=repo_id.rpartition("/")[2],
@@ -121,7 +120,17 @@ def _rows(plan: Plan) -> str:
     )
 
 
+def _library(plan: Plan) -> str:
+    """What opens the repository."""
+    if plan.config.task.opened_by:
+        return plan.config.task.opened_by.partition(".")[0].replace("_", "-")
+    return "transformers" if plan.config.adapter["method"] == adapter.FULL else "peft"
+
+
 def _use(plan: Plan, repo_id: str) -> str:
+    if plan.config.task.opened_by:
+        module, _, name = plan.config.task.opened_by.rpartition(".")
+        return f'```python\nfrom {module} import {name}\n\nmodel = {name}("{repo_id}")\n```'
     auto = plan.config.task.model_class.rpartition(".")[2]
     whole = plan.config.adapter["method"] == adapter.FULL
     lines = _whole(auto, repo_id) if whole else _adapted(plan, auto, repo_id)

@@ -108,6 +108,8 @@ class Task:
     trainer_class: ClassVar[str] = "transformers.Trainer"
     arguments_class: ClassVar[str] = "transformers.TrainingArguments"
     peft_type: ClassVar[str | None] = None
+    opened_by: ClassVar[str | None] = None
+    """The class that opens what was saved, adapter and all, where that is another library's."""
     roles: ClassVar[tuple[str, ...]] = ()
     """What `dataset.columns` may name."""
     owned: ClassVar[dict[str, str]] = {}

@@ -13,10 +13,12 @@ from transformers import PreTrainedModel
 from finetune.config import options
 from finetune.config.suggest import did_you_mean
 from finetune.errors import UserError
+from finetune.models.model import POOLER
 from finetune.models.modules import core
 
 FULL = "full"
 FEATURES = "FEATURE_EXTRACTION"
+"""The type of models whose vectors are read before any head."""
 # What AdaLoRA's allocator has learned of its ranks.
 IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 
@@ -47,9 +49,10 @@ def build(
     _check_targets(model, given.get("target_modules"))
     if fresh and hasattr(config, "modules_to_save"):
         config.modules_to_save = sorted({*(config.modules_to_save or []), *fresh})
-    if fresh and hasattr(config, "exclude_modules") and config.exclude_modules is None:
-        # A module cannot be both adapted and trained whole.
-        config.exclude_modules = rf"(.*\.)?({'|'.join(map(re.escape, fresh))})(\..*)?"
+    # A module cannot be both adapted and trained whole.
+    left = [*fresh, *([POOLER] if peft_type == FEATURES else [])]
+    if left and hasattr(config, "exclude_modules") and config.exclude_modules is None:
+        config.exclude_modules = rf"(.*\.)?({'|'.join(map(re.escape, left))})(\..*)?"
     return config
 
 

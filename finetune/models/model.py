@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import re
 from dataclasses import dataclass
@@ -26,6 +25,8 @@ if TYPE_CHECKING:  # the code of models takes a second to import, and a plan nee
 log = logging.getLogger(__name__)
 HEADLESS = "transformers.AutoModel"
 """The class of models that are read before any head."""
+POOLER = "pooler"
+"""The head that BERT and its kin have even so."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def skeleton(config: PretrainedConfig, task: Task, model: ModelConfig) -> PreTra
                 attn_implementation=model.attn_implementation,
                 trust_remote_code=model.trust_remote_code,
             )
-            return without_pooler(bare, task)
+            return _read(bare, task)
     except ImportError as error:
         raise MachineError(f"model.attn_implementation={model.attn_implementation}: {_first_line(error)}") from None
     except ValueError as error:
@@ -165,7 +166,7 @@ def load(
         raise UserError(f"model.path={model.path}: its weights cannot be read: {_first_line(error)}") from None
     except ImportError as error:
         raise MachineError(f"model.path={model.path}: {_first_line(error)}") from None
-    quantizers.keep_differentiable(without_pooler(base, task))
+    quantizers.keep_differentiable(_read(base, task))
     fresh = () if task.model_class == HEADLESS else fresh_modules(base, info["missing_keys"])
     if fresh:
         log.info("freshly initialised, to be trained: %s", ", ".join(fresh))
@@ -180,17 +181,14 @@ def _random(model: ModelConfig, config: PretrainedConfig, task: Task, dtype: str
         attn_implementation=model.attn_implementation,
         trust_remote_code=model.trust_remote_code,
     )
-    return without_pooler(random, task)
+    return _read(random, task)
 
 
-def without_pooler(model: PreTrainedModel, task: Task) -> PreTrainedModel:
-    """The model; where vectors are read before any head, without the pooler of BERT and its kin, which is one.
-
-    It would be trained by nothing, and a checkpoint that lacks one would get another at random.
-    """
-    is_optional = "add_pooling_layer" in inspect.signature(type(model).__init__).parameters
-    if task.model_class == HEADLESS and is_optional:
-        model.pooler = None  # type: ignore[assignment]
+def _read(model: PreTrainedModel, task: Task) -> PreTrainedModel:
+    """The model; where vectors are read before any head, its pooler, which is one, is not trained."""
+    pooler = getattr(model, POOLER, None)
+    if task.model_class == HEADLESS and pooler is not None:
+        pooler.requires_grad_(False)
     return model
 
 

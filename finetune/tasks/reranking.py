@@ -34,6 +34,7 @@ class Reranking(Texts):
     trainer_class: ClassVar[str] = "sentence_transformers.cross_encoder.CrossEncoderTrainer"
     arguments_class: ClassVar[str] = "sentence_transformers.cross_encoder.CrossEncoderTrainingArguments"
     peft_type: ClassVar[str] = "SEQ_CLS"
+    opened_by: ClassVar[str] = "sentence_transformers.CrossEncoder"
     losses_in: ClassVar[str] = "sentence_transformers.cross_encoder.losses"
     layouts: ClassVar[dict[str, tuple[str, ...]]] = {
         "candidates": ("query", "documents", "labels"),

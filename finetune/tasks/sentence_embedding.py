@@ -32,6 +32,7 @@ class SentenceEmbedding(Texts):
     trainer_class: ClassVar[str] = "sentence_transformers.SentenceTransformerTrainer"
     arguments_class: ClassVar[str] = "sentence_transformers.SentenceTransformerTrainingArguments"
     peft_type: ClassVar[str] = "FEATURE_EXTRACTION"
+    opened_by: ClassVar[str] = "sentence_transformers.SentenceTransformer"
     losses_in: ClassVar[str] = "sentence_transformers.sentence_transformer.losses"
     layouts: ClassVar[dict[str, tuple[str, ...]]] = {
         "triplet": ("anchor", "positive", "negative"),

@@ -8,6 +8,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from finetune.config.options import resolve
 from finetune.config.task import IGNORED, Task
+from finetune.data.joined import identities
 from finetune.data.rows import Rows
 from finetune.errors import UserError
 from finetune.plan import identity
@@ -19,6 +20,8 @@ from finetune.training.saving import Saving
 from finetune.training.watched import Watched
 
 Score = Callable[[Any, Rows], dict[str, float]]
+SAMPLERS = ("batch_sampler", "no_duplicates")
+"""Of sentence-transformers: as rows come, or no text twice in a step, which would be its own negative."""
 
 
 def assemble(plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Rows], score: Score, checkpoints: str) -> Trainer:
@@ -83,7 +86,15 @@ class Ordered:
             multiprocessing_context=args.dataloader_multiprocessing_context,
         )
 
-    def _order(self: Any, step: int) -> Any:
+    def _order(self: Any, step: int) -> order.Order:
+        """As `train_sampling_strategy` says and, where the trainer has one, sentence-transformers' `batch_sampler`."""
+        sampler = str(getattr(getattr(self.args, "batch_sampler", None), "value", SAMPLERS[0]))
+        if sampler not in SAMPLERS:
+            raise UserError(f"trainer.batch_sampler={sampler} cannot be resumed exactly. Write {' or '.join(SAMPLERS)}")
+        chosen = self._strategy(step)
+        return chosen if sampler == SAMPLERS[0] else order.apart(chosen, identities(self.train_dataset), step)
+
+    def _strategy(self: Any, step: int) -> order.Order:
         strategy = self.args.train_sampling_strategy
         if strategy == "group_by_length":
             return order.by_length(self.train_dataset.lengths, step)
@@ -98,6 +109,9 @@ def scored_by(score: Score, trainer_class: type[Trainer]) -> type[Trainer]:
     """The trainer class, evaluating the way we evaluate everywhere, with a loss that ignores how a batch is cut."""
 
     class Scored(Ordered, Watched, Loading, Saving, trainer_class):  # type: ignore[misc,valid-type]
+        def add_model_card_callback(self, *_: Any) -> None:
+            """What sentence-transformers would write on a card is of its own data sets; the card is ours."""
+
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
