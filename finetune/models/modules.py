@@ -107,17 +107,17 @@ def embedded(model: Any, loss: Any, features: Sequence[dict[str, Any]], labels: 
     """
     rows, output = len(features[0]["input_ids"]), "sentence_embedding"
     found, seen = recorded(model, output, lambda: loss([dict(each) for each in features], labels))
-    if len(seen) != rows * len(features):  # some losses look at parts of the vectors, or at some texts again
-        seen = torch.cat([model(dict(each))[output] for each in features])
-    return SequenceClassifierOutput(loss=found, logits=torch.cat(list(seen.view(len(features), rows, -1)), -1))
+    if sum(map(len, seen)) != rows * len(features):  # some losses look at texts again, or at parts of their vectors
+        seen = [model(dict(each))[output] for each in features]
+    return SequenceClassifierOutput(loss=found, logits=torch.cat(torch.cat(seen).split(rows), -1))
 
 
-def recorded(model: Any, output: str, run: Callable[[], Any]) -> tuple[Any, torch.Tensor]:
-    """What a function gives, and the outputs that the whole gave meanwhile, end to end."""
+def recorded(model: Any, output: str, run: Callable[[], Any]) -> tuple[Any, list[torch.Tensor]]:
+    """What a function gives, and the outputs that the whole gave meanwhile."""
     seen: list[torch.Tensor] = []
     handle = model.register_forward_hook(lambda *given: seen.append(given[-1][output]))
     try:
-        return run(), torch.cat(seen)
+        return run(), seen
     finally:
         handle.remove()
 

@@ -125,5 +125,5 @@ def scored(model: Any, loss: OfTokens, batch: dict[str, torch.Tensor]) -> Sequen
         found, seen = recorded(model, "scores", lambda: loss(features, batch.get("label")))
     if loss.contrasted:  # a query was scored with other documents as well
         inputs = model.preprocess(paired(*map(lists, features)))
-        seen = model({name: value.to(model.device) for name, value in inputs.items()})["scores"]
-    return SequenceClassifierOutput(loss=found, logits=seen.view(-1))
+        seen = [model({name: value.to(model.device) for name, value in inputs.items()})["scores"]]
+    return SequenceClassifierOutput(loss=found, logits=torch.cat(seen).view(-1))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from finetune.config.task import Encoder, Facts
 from finetune.config.types import Positive, Switch
+from finetune.errors import UserError
 from finetune.tasks.texts import Texts
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class SentenceEmbedding(Texts):
     pooling: POOLING | None = None
     """How the vectors of tokens become one. None: as the model has it; else mean, the last token of a decoder."""
     matryoshka_dims: list[Positive] = field(default_factory=list)
-    """Lengths at which the beginning of a vector shall do as well: the loss is that of each, by MatryoshkaLoss."""
+    """Lengths at which the beginning of a vector shall do as well: the loss is that of each and of the whole."""
     normalize: Switch = False
     """Whether `predict` gives vectors of length 1."""
 
@@ -72,7 +73,11 @@ class SentenceEmbedding(Texts):
         """With what pools the vectors of its tokens."""
         from finetune.models import modules
 
-        return self.settled(modules.embedder(model, source, self.pooling), tokenizer, max_length)
+        whole = modules.embedder(model, source, self.pooling)
+        if long := [each for each in self.matryoshka_dims if each > whole.get_embedding_dimension()]:
+            raise UserError(f"task.matryoshka_dims: {long[0]} is more than the {whole.get_embedding_dimension()} "
+                            "dimensions of the model's vectors")  # fmt: skip
+        return self.settled(whole, tokenizer, max_length)
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """(rows, tokens of the longest) for each text of a row, as the trainer collects them."""
@@ -87,7 +92,11 @@ class SentenceEmbedding(Texts):
             return plain
         from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
 
-        return lambda model: MatryoshkaLoss(model, plain(model), self.matryoshka_dims)
+        def at_each(model: Any) -> Any:
+            dims = {*self.matryoshka_dims, model.get_embedding_dimension()}
+            return MatryoshkaLoss(model, plain(model), sorted(dims, reverse=True))
+
+        return at_each
 
     def forward(self, model: Any, batch: dict[str, torch.Tensor], facts: Facts) -> Any:
         """The loss, and as logits the vectors of a row end to end, (rows, texts × dimensions)."""
