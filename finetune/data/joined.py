@@ -81,9 +81,7 @@ def identities(rows: Any) -> list[list[int]]:
     return found
 
 
-def each_padded(
-    batch: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase
-) -> dict[str, torch.Tensor]:
+def each_padded(batch: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
     """`text_0_input_ids`, …: (rows, tokens of the longest) for each text of a row; `label` where rows have one."""
     import torch
 
@@ -129,4 +127,3 @@ def _labels(batch: Sequence[dict[str, Any]], most: int) -> Array:
         known = np.atleast_1d(np.asarray(row["labels"], np.float32))
         found[at, : len(known)] = known
     return found
-

@@ -114,7 +114,9 @@ class SentenceEmbedding(Texts):
 
         if "label" in batch:
             return torch.cosine_similarity(*logits.float().chunk(2, -1)), batch["label"]
-        return logits, torch.stack([fingerprints(each["input_ids"], each["attention_mask"]) for each in sides(batch)], -1)
+        return logits, torch.stack(
+            [fingerprints(each["input_ids"], each["attention_mask"]) for each in sides(batch)], -1
+        )
 
     def judged(self, predictions: Any, references: Any, facts: Facts) -> tuple[Any, Any]:
         """Cosines and scores; else what each anchor ranks, among the other texts of the split."""

@@ -90,7 +90,9 @@ class Ordered:
         """As `train_sampling_strategy` says and, where the trainer has one, sentence-transformers' `batch_sampler`."""
         sampler = str(getattr(getattr(self.args, "batch_sampler", None), "value", SAMPLERS[0]))
         if sampler not in SAMPLERS:
-            raise UserError(f"trainer.batch_sampler={sampler} cannot be resumed exactly. Write {' or '.join(SAMPLERS)}")
+            raise UserError(
+                f"trainer.batch_sampler={sampler} cannot be resumed exactly. Write {' or '.join(SAMPLERS)}"
+            )
         chosen = self._strategy(step)
         return chosen if sampler == SAMPLERS[0] else order.apart(chosen, identities(self.train_dataset), step)
 

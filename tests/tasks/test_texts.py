@@ -207,7 +207,12 @@ RANKED = {"query": "the cat", "documents": ["dog", "oak"], "labels": [1, 0]}
         ("reranking", RANKED | {"labels": [1]}, (), "row 0: documents and labels are not lists of one length"),
         ("reranking", RANKED | {"documents": "dog"}, (), "row 0: documents and labels are not lists of one length"),
         ("reranking", RANKED | {"labels": [3, 0]}, (), "row 0: labels holds 3. A label is 1 where"),
-        ("reranking", {"query": "a", "document": "b", "label": 1}, ("task.loss=LambdaLoss",), "rows that are candidates"),
+        (
+            "reranking",
+            {"query": "a", "document": "b", "label": 1},
+            ("task.loss=LambdaLoss",),
+            "rows that are candidates",
+        ),
         ("reranking", {"query": "a", "document": "b", "score": 3.0}, (), "Write the least and the most score"),
     ],
 )
@@ -226,7 +231,9 @@ def test_a_refusal_reaches_the_command_line_in_one_message(capsys):
 
 def test_rows_that_say_nothing_are_dropped_and_counted():
     texts = [{"anchor": "the cat", "positive": text} for text in ("dog", "", None, " ")]
-    dropped = {why: entry["rows"] for why, entry in read("sentence_embedding", texts).report["train"]["dropped"].items()}
+    dropped = {
+        why: entry["rows"] for why, entry in read("sentence_embedding", texts).report["train"]["dropped"].items()
+    }
     assert dropped == {"no text in positive": 3}
     scores = [SCORED, SCORED | {"score": None}]
     assert "no number in score" in read("sentence_embedding", scores).report["train"]["dropped"]
@@ -311,7 +318,9 @@ def test_rankings_are_scored_as_scikit_learn_scores_them():
 
 
 def test_ties_count_against_the_model_and_what_nobody_judged_is_no_error():
-    found = metrics.compute(["mrr@10", "recall@1", "pairwise_accuracy"], [[0.5, 0.5], [0.9, 0.1, 0.0]], [[1, 0], [-1, 1, 0]])
+    found = metrics.compute(
+        ["mrr@10", "recall@1", "pairwise_accuracy"], [[0.5, 0.5], [0.9, 0.1, 0.0]], [[1, 0], [-1, 1, 0]]
+    )
     assert found == {"mrr@10": 0.5, "recall@1": 0.0, "pairwise_accuracy": 0.5}
     assert metrics.compute(["mrr@10"], [[0.5]], [[0]]) == {"mrr@10": 0.0}
 
