@@ -8,7 +8,14 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from finetune.config import options
 from finetune.models import adapter, modules, quantization
@@ -51,6 +58,8 @@ def load(plan: Plan, folder: Path) -> Any:
         whole = auto.from_pretrained(folder, dtype="auto", attn_implementation=attention, trust_remote_code=trust)
         return _around(plan, whole.to(device()), folder)
     base = _base(plan, folder, auto)
+    if (folder / "generation_config.json").is_file():
+        base.generation_config = GenerationConfig.from_pretrained(folder)
     whole = _around(plan, base, folder)
     loaded = modules.with_core(whole, adapter.load(base, str(folder)))
     return loaded.to(device()) if plan.config.quantization["method"] == quantization.NONE else loaded

@@ -118,6 +118,8 @@ class Task:
     """Keys outside of the task that it never reads, and why."""
     trainer_options: ClassVar[dict[str, Any]] = {}
     """Trainer arguments this task always sets."""
+    answer_rows: ClassVar[int | Literal["all"]] = 0
+    """How many validation rows are answered where `evaluation.generation.rows` says nothing."""
 
     name: str
 
@@ -206,6 +208,13 @@ class Task:
         """The metrics reported when `evaluation.metrics` names none; the first one is the task's score."""
         raise NotImplementedError
 
+    def answer_metrics(self, facts: Facts) -> Sequence[str]:
+        """Metrics of the texts that the model gives against those the data gives, where the recipe names none.
+
+        They score the answers to `question`; a task whose score is one of them sets `answer_rows`.
+        """
+        return ()
+
     def score(self, facts: Facts) -> tuple[str, bool]:
         """The metric two runs are compared by, and whether greater is better."""
         return self.metrics(facts)[0], True
@@ -224,8 +233,14 @@ class Task:
         """
         raise UserError(f"task={self.name} makes up no rows, so it is rehearsed on its own data: dataset.path=FILE")
 
-    def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, str]:
-        """For tasks that answer: what the model is asked of a raw row, and the answer the row gives."""
+    def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, str | list[str]]:
+        """For tasks that answer: what `predict` is asked of a raw row, and the answer or answers the row gives.
+
+        What is asked is JSON-able and needs no `columns`: a text, a list of messages, a mapping by role.
+
+        Raises:
+            RowError: the row asks nothing.
+        """
         raise UserError(f"task={self.name} answers nothing. Write evaluation.generation.rows=0")
 
     def rendered(self, row: dict[str, Any], facts: Facts, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
@@ -243,7 +258,13 @@ class Task:
         inputs: Sequence[Any],
         options: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
-        """One JSON-able answer for each input, in order."""
+        """One JSON-able answer for each input, in order.
+
+        A task that answers questions gives its text as `answer`, and as `capped` whether the token limit cut it off.
+
+        Args:
+            options: `max_length`, `columns`, `batch_size`, `max_new_tokens` and `generation_config`, where known.
+        """
         raise NotImplementedError
 
 

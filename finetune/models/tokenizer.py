@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.config.schema import TokenizerConfig
-from finetune.errors import UserError
+from finetune.errors import MachineError, MissingExtra, UserError
 from finetune.models.source import Source
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ def load(config: TokenizerConfig, source: Source, trust_remote_code: bool = Fals
         tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise UserError(f"tokenizer {path} cannot be loaded: {_first_line(error)}") from None
+    except ImportError as error:
+        if "sentencepiece" in str(error).lower():
+            raise MissingExtra("sentencepiece", "text") from None
+        raise MachineError(f"tokenizer {path} cannot be loaded: {_first_line(error)}") from None
     if config.chat_template:
         tokenizer.chat_template = template(config)
     _pad(tokenizer, config.pad_token)
@@ -98,4 +102,4 @@ def _pad(tokenizer: PreTrainedTokenizerBase, wanted: str | None) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -120,6 +120,8 @@ def scored_by(score: Score, trainer_class: type[Trainer]) -> type[Trainer]:
             if num_items_in_batch is None or trainer_class.compute_loss is not Trainer.compute_loss:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
             share = _items(inputs, self._loss_shifts_labels) / num_items_in_batch
+            if self.label_smoother is not None:
+                inputs = _with_decoder_inputs(self.accelerator.unwrap_model(model), inputs)
             loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
             loss = loss * share * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
             return (loss, outputs) if return_outputs else loss
@@ -133,6 +135,15 @@ def scored_by(score: Score, trainer_class: type[Trainer]) -> type[Trainer]:
             return logged
 
     return Scored
+
+
+def _with_decoder_inputs(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """An encoder-decoder makes them from labels, which the Trainer takes away where it smooths them.
+
+    T5 then refuses to run, and BART's decoder reads the source in place of the target.
+    """
+    make = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    return {**inputs, "decoder_input_ids": make(labels=inputs["labels"])} if make else inputs
 
 
 def _items(inputs: dict[str, Any], shifted: bool) -> Any:
