@@ -12,7 +12,6 @@ from finetune.config.bounds import bounded
 from finetune.config.cache import kept
 from finetune.errors import MissingExtra
 
-
 EXTRAS = {"sentence_transformers": "embeddings"}
 """Library to the extra that brings it."""
 

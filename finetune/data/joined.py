@@ -15,7 +15,6 @@ import xxhash
 from finetune.config.task import NOTES
 from finetune.data.shards import Array
 
-
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase

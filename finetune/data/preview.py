@@ -177,8 +177,11 @@ def documents(row: dict[str, Any]) -> set[int]:
 def label_of(label: Any, prepared: Prepared) -> str:
     """The name of a row's label, or its names, its number, or its text."""
     names = prepared.facts.get("labels")
+    if not names and np.ndim(label):
+        numbers = not np.issubdtype(np.asarray(label).dtype, np.integer)
+        return ", ".join(map(str, label)) if numbers else str(prepared.tokenizer.decode(label))
     if not names:
-        return str(prepared.tokenizer.decode(label)) if np.ndim(label) else str(label)
+        return str(label)
     if isinstance(label, int | np.integer):
         return str(names[int(label)])
     return ", ".join(name for name, applies in zip(names, label, strict=True) if applies) or "none"

@@ -1,4 +1,4 @@
-"""A transformer among the modules of sentence-transformers: around it lie those that pool its tokens or shape its vectors.
+"""A transformer among the modules of sentence-transformers, which pool its tokens or shape its vectors.
 
 Knows how the whole is put around a loaded model, and how it is saved. What loads, adapts and quantizes knows the
 transformer alone, which is the `core` of the whole; a model that stands alone is its own core. Knows no loss.

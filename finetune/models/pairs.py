@@ -76,7 +76,7 @@ class PairScorer(CrossEncoder):  # type: ignore[misc]
         if not inputs or isinstance(inputs[0], str) or isinstance(inputs[0][0], str):
             return super().preprocess(inputs, prompt=prompt, **more)
         self.joint = self.joint or Joint.of(self.tokenizer)
-        rows = [self.joint(first, second, self.max_seq_length) for first, second in inputs]
+        rows = [self.joint(first, second, int(self.max_seq_length or 0)) for first, second in inputs]
         return dict(self.tokenizer.pad(rows, return_tensors="pt"))
 
 

@@ -79,7 +79,7 @@ def _function(path: str, key: str, value: Any) -> Any:
     """A function of the library, by its name."""
     where, pattern = NAMED[key]
     owners = _distances(path) if where == "{loss}" else [__import__(where, fromlist=["_"])]
-    names = {name: owner for owner in owners for name in dir(owner) if re.fullmatch(pattern, name)}
+    names = {name: owner for owner in owners for name in vars(owner) if re.fullmatch(pattern, name)}
     if value not in names:
         hint = did_you_mean(str(value), names) or f"Names: {', '.join(names)}"
         raise UserError(f"task.loss_options.{key}={value}: no such function. {hint}")

@@ -159,7 +159,9 @@ class Reranking(Texts):
                 (score,) = model.predict([tuple(self.pair(item, number, columns))], show_progress_bar=False)
                 yield {"input": item, "score": round(float(score), 4)}
                 continue
-            query = self.asked({"query": item.get(columns["query"])}, number, {"query": "query"})[0]
+            if not isinstance(documents, list) or not documents or not all(isinstance(each, str) for each in documents):
+                raise UserError(f"input {number}: {columns['documents']} is {documents!r}, and no list of texts")
+            (query,) = self.asked({"query": item.get(columns["query"])}, number, {"query": "query"})
             ranked = model.rank(query, documents, return_documents=True, show_progress_bar=False)
-            yield {"input": item, "ranking": [{"document": each["text"], "score": round(float(each["score"]), 4)}
-                                              for each in ranked]}  # fmt: skip
+            found = [{"document": each["text"], "score": round(float(each["score"]), 4)} for each in ranked]
+            yield {"input": item, "ranking": found}

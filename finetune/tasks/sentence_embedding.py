@@ -74,9 +74,9 @@ class SentenceEmbedding(Texts):
         from finetune.models import modules
 
         whole = modules.embedder(model, source, self.pooling)
-        if long := [each for each in self.matryoshka_dims if each > whole.get_embedding_dimension()]:
-            raise UserError(f"task.matryoshka_dims: {long[0]} is more than the {whole.get_embedding_dimension()} "
-                            "dimensions of the model's vectors")  # fmt: skip
+        size = whole.get_embedding_dimension() or 0
+        if long := [each for each in self.matryoshka_dims if each > size]:
+            raise UserError(f"task.matryoshka_dims: {long[0]} is more than the {size} dimensions of a vector")
         return self.settled(whole, tokenizer, max_length)
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
@@ -113,7 +113,8 @@ class SentenceEmbedding(Texts):
         from finetune.tasks.rankings import fingerprints
 
         if "label" in batch:
-            return torch.cosine_similarity(*logits.float().chunk(2, -1)), batch["label"]
+            one, other = logits.float().chunk(2, -1)
+            return torch.cosine_similarity(one, other), batch["label"]
         return logits, torch.stack(
             [fingerprints(each["input_ids"], each["attention_mask"]) for each in sides(batch)], -1
         )

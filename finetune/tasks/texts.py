@@ -29,6 +29,19 @@ USUAL = {
     "score": ("score", "similarity_score", "similarity"),
     "label": ("label", "labels", "is_duplicate"),
 }
+KNOWN = ("score", "label", "labels", "negative")
+"""Roles of what is known of texts, and of texts that nobody asks about."""
+EXAMPLES = [
+    {
+        **dict.fromkeys(("anchor", "query", "sentence1"), first),
+        **dict.fromkeys(("positive", "document", "sentence2"), second),
+        "negative": third, "documents": [second, third], "labels": [1, 0], "label": related, "score": related,
+    }
+    for first, second, third, related in (
+        ("a dog barks", "a hound is loud", "a ship sails", 1),
+        ("rain falls", "it is wet outside", "the sun sets", 0),
+    )
+]  # fmt: skip
 
 
 @dataclass(kw_only=True)
@@ -144,16 +157,18 @@ class Texts(Task):
         Raises:
             UserError: it is something else.
         """
-        known = {role: column for role, column in columns.items() if role not in ("score", "label", "negative")}
-        row = dict(zip(known.values(), [item] if isinstance(item, str) else item, strict=False)) if not isinstance(
-            item, dict) else item  # fmt: skip
+        known = {role: column for role, column in columns.items() if role not in KNOWN}
+        given = [item] if isinstance(item, str) else item
+        row = given if isinstance(given, dict) else {}
+        if isinstance(given, list | tuple) and len(given) <= 2:
+            row = dict(zip(known.values(), given, strict=False))
         try:
             texts = [self.text(row, role, column) for role, column in known.items() if column in row]
         except RowError as error:
             raise UserError(f"input {number}: {error}") from None
-        if not texts or (isinstance(item, list | tuple) and len(item) != len(texts)):
-            raise UserError(f"input {number}: {item!r} is not a text, a pair of texts, or a row with "
-                            f"{', '.join(known.values())}")  # fmt: skip
+        if not texts:
+            names = ", ".join(known.values())
+            raise UserError(f"input {number}: {item!r} is not a text, a pair of texts, or a row with {names}")
         return texts
 
     def pair(self, item: Any, number: int, columns: dict[str, str]) -> list[str]:
@@ -168,8 +183,6 @@ class Texts(Task):
 
     def example(self, columns: dict[str, str]) -> list[dict[str, Any]]:
         """Pairs of texts in the layout that the named columns belong to."""
-        layout = next((roles for roles in self.layouts.values() if set(columns) <= set(roles)), ("anchor", "positive"))
-        rows = (("a dog barks", "a hound is loud", "a ship sails", 1), ("rain falls", "it is wet", "the sun sets", 0))
-        said = {"score": 3, "label": 3, "negative": 2, "labels": 3, "documents": 1}
-        return [{columns.get(role, role): row[said.get(role, min(at, 1))] for at, role in enumerate(layout)}
-                for row in rows]  # fmt: skip
+        named = (roles for roles in reversed(self.layouts.values()) if set(columns) <= set(roles))
+        roles = next(named, self.layouts["pair"])
+        return [{columns.get(role, role): row[role] for role in roles} for row in EXAMPLES]

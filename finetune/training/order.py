@@ -94,8 +94,9 @@ def apart(base: Order, keys: Sequence[Sequence[int]], step: int) -> Order:
 
 def _without_repeats(waiting: list[int], coming: Iterator[int], keys: Sequence[Sequence[int]], step: int) -> list[int]:
     """The rows of a step: those that wait come first; of very many, not all are looked at."""
-    looked_at, chosen, late = deque(waiting[: WINDOW * step]), [], []
-    seen: set[int] = set()
+    looked_at, seen = deque(waiting[: WINDOW * step]), set[int]()
+    chosen: list[int] = []
+    late: list[int] = []
     while len(chosen) < step:
         row = looked_at.popleft() if looked_at else next(coming, None)
         if row is None:
