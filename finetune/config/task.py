@@ -72,9 +72,10 @@ class Encoder:
 
     read: Callable[[dict[str, Any], int], Any]
     """From a raw row and its number to what is tokenized; raises RowError to drop the row with a reason."""
-    tokenize: Callable[[Sequence[Any], int | None], list[dict[str, Any]]]
+    tokenize: Callable[[Sequence[Any], int | None], Sequence[dict[str, Any] | list[dict[str, Any]]]]
     """From read rows to model inputs, one mapping each; a maximum length cuts them, None leaves them whole.
 
+    A list of mappings is one row that is read through several windows: it is kept or dropped as one.
     Raises for all where one row fails: a RowError drops that row, a UserError is about it and refuses the data.
     """
     labels: Literal["ids", "tokens", "row"] = "row"
@@ -263,7 +264,8 @@ class Task:
         A task that answers questions gives its text as `answer`, and as `capped` whether the token limit cut it off.
 
         Args:
-            options: `max_length`, `columns`, `batch_size`, `max_new_tokens` and `generation_config`, where known.
+            options: `facts`, `max_length`, `columns`, `batch_size`, `max_new_tokens` and `generation_config`, where
+                known.
         """
         raise NotImplementedError
 

@@ -5,6 +5,10 @@ Predictions are strings, (n,); references are lists of strings, (n,): every text
 
 from __future__ import annotations
 
+import re
+import string
+from collections import Counter
+from collections.abc import Callable
 from functools import partial
 from itertools import zip_longest
 from typing import Any
@@ -50,3 +54,33 @@ def _rouge(kind: str, predictions: Array, references: Array) -> float:
 
 
 rouge1, rouge2, rouge_l = (partial(_rouge, kind) for kind in ("rouge1", "rouge2", "rougeL"))
+
+
+def _bare(text: str) -> str:
+    """Without case, punctuation, English articles and repeated spaces: `normalize_answer` of SQuAD's own script."""
+    bare = text.lower().translate(str.maketrans("", "", string.punctuation))
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+
+def _of_answers(score: Callable[[str, str], float], predictions: Array, references: Array) -> float:
+    """Mean over the rows of the score against the most similar right answer.
+
+    As https://rajpurkar.github.io/SQuAD-explorer scores version 2, in shares of one: of no answer, "" alone is right.
+    """
+    found = [max(score(_bare(text), _bare(each)) for each in right) for text, right in zip(predictions, references)]
+    return float(sum(found) / len(found))
+
+
+def _same(text: str, right: str) -> float:
+    return float(text == right)
+
+
+def _shared_words(text: str, right: str) -> float:
+    """F1 of words, each as often as it occurs."""
+    given, wanted = text.split(), right.split()
+    if not given or not wanted:
+        return float(given == wanted)
+    return 2 * (Counter(given) & Counter(wanted)).total() / (len(given) + len(wanted))
+
+
+squad_exact_match, squad_f1 = (partial(_of_answers, score) for score in (_same, _shared_words))

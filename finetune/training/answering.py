@@ -20,7 +20,7 @@ def of(plan: Plan, words: PreTrainedTokenizerBase) -> Answering:
     """How this run answers."""
     config = plan.config.evaluation.generation
     names = generation.names(plan.config.task, plan.facts, config)
-    options = {"max_length": plan.max_length, "batch_size": plan.evaluation_batch_size}
+    options = {"facts": plan.facts, "max_length": plan.max_length, "batch_size": plan.evaluation_batch_size}
     return Answering(plan.config.task, words, plan.precision.compute, config, names, options)
 
 

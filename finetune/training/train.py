@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,8 @@ def load_base(plan: Plan) -> Loaded:
     """The untouched model, in the dtype of the plan: trained weights as planned, frozen ones as they are stored."""
     config = plan.config
     architecture = model.config(config.model, plan.source, config.task, plan.facts)
-    quantizer = quantization.config(config.quantization, plan.precision)
+    heads = partial(model.heads, architecture, config.task, config.model)
+    quantizer = quantization.config(config.quantization, plan.precision, heads)
     whole = config.adapter["method"] == adapter.FULL
     dtype = plan.precision.trainable if whole else plan.precision.frozen
     return model.load(config.model, plan.source, architecture, config.task, dtype, quantizer)

@@ -1,16 +1,18 @@
 """The task's own Trainer, assembled from a plan: their loop, our rows, our evaluation."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from datasets import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from finetune.config.options import resolve
-from finetune.config.task import IGNORED, Task
+from finetune.config.task import IGNORED, Facts, Task
 from finetune.data.joined import identities
 from finetune.data.rows import Rows
 from finetune.errors import UserError
+from finetune.models import adapter
 from finetune.plan import identity
 from finetune.plan.plan import Plan
 from finetune.training import collate, order, ranks
@@ -22,6 +24,8 @@ from finetune.training.watched import Watched
 Score = Callable[[Any, Rows], dict[str, float]]
 SAMPLERS = ("batch_sampler", "no_duplicates")
 """Of sentence-transformers: as rows come, or no text twice in a step, which would be its own negative."""
+Forward = Callable[[Any, dict[str, Any]], Any]
+"""From a model and a batch to their `loss`, a mean over what its labels mark."""
 
 
 def assemble(plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Rows], score: Score, checkpoints: str) -> Trainer:
@@ -39,7 +43,7 @@ def assemble(plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Rows], scor
     arguments._n_gpu = min(arguments.n_gpu, 1)
     # TRL takes nothing but its own kind of data set, and looks at the first row; it never reads another one.
     stand_in = Dataset.from_list([rows["train"][0]])
-    trainer: Trainer = scored_by(score, resolve(task.trainer_class))(
+    trainer: Trainer = scored_by(score, resolve(task.trainer_class), _forward(task, plan.facts, model))(
         model=model,
         args=arguments,
         train_dataset=stand_in,
@@ -107,7 +111,22 @@ class Ordered:
         return known[strategy]
 
 
-def scored_by(score: Score, trainer_class: type[Trainer]) -> type[Trainer]:
+def _forward(task: Task, facts: Facts, model: Any) -> Forward | None:
+    """The task's own, where the loss is not the model's; a trainer of another library has its own.
+
+    Raises:
+        UserError: the adapter adds to the model's loss, which nobody would see.
+    """
+    if type(task).forward is Task.forward or resolve(task.trainer_class) is not Trainer:
+        return None
+    if adapter.moves_ranks(model):
+        raise UserError(
+            f"task={task.name} has a loss of its own, and this adapter adds to the model's. Write adapter=lora"
+        )
+    return partial(task.forward, facts=facts)
+
+
+def scored_by(score: Score, trainer_class: type[Trainer], forward: Forward | None = None) -> type[Trainer]:
     """The trainer class, evaluating the way we evaluate everywhere, with a loss that ignores how a batch is cut."""
 
     class Scored(Ordered, Watched, Loading, Saving, trainer_class):  # type: ignore[misc,valid-type]
@@ -117,14 +136,23 @@ def scored_by(score: Score, trainer_class: type[Trainer]) -> type[Trainer]:
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            if num_items_in_batch is None or trainer_class.compute_loss is not Trainer.compute_loss:
+            whole = num_items_in_batch is None or trainer_class.compute_loss is not Trainer.compute_loss
+            if whole and forward is None:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            loss, outputs = self._mean_loss(model, inputs)
+            if whole:
+                return (loss, outputs) if return_outputs else loss
             share = _items(inputs, self._loss_shifts_labels) / num_items_in_batch
-            if self.label_smoother is not None:
-                inputs = _with_decoder_inputs(self.accelerator.unwrap_model(model), inputs)
-            loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
             loss = loss * share * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
             return (loss, outputs) if return_outputs else loss
+
+        def _mean_loss(self, model: Any, inputs: Any) -> tuple[Any, Any]:
+            if forward is None:
+                if self.label_smoother is not None:
+                    inputs = _with_decoder_inputs(self.accelerator.unwrap_model(model), inputs)
+                return super().compute_loss(model, inputs, return_outputs=True)
+            outputs = forward(model, inputs)
+            return outputs.loss, outputs
 
         def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
             rows = self.eval_dataset if eval_dataset is None else eval_dataset

@@ -153,3 +153,32 @@ def test_the_part_that_a_pattern_finds_is_what_metrics_compare():
     )).evaluation.generation, ("exact_match",), {})  # fmt: skip
     answers = [{"answer": ["#### 7", "#### 8"], "given": "so 3 + 5\n#### 8", "capped": False, "right": True}]
     assert answering.scores(answers) == {"exact_match": 1.0, "generation_capped": 0.0}
+
+
+SQUAD = ("squad_exact_match", "squad_f1")
+
+
+@pytest.mark.parametrize(
+    ("given", "right", "match", "f1"),
+    [
+        ("The Panthers!", "panthers", 1, 1),
+        ("an apple, a day", "apple day", 1, 1),
+        ("theatre", "atre", 0, 0),
+        ("the red red dog", "red dog dog", 0, 2 / 3),
+        ("in 1998", ["1997", "1998", "year 1998 it was"], 0, 2 / 3),
+        ("308", ["308", "three hundred"], 1, 1),
+        ("", [""], 1, 1),
+        ("", ["308"], 0, 0),
+        ("308", [""], 0, 0),
+        ("the", ["a"], 1, 1),
+        ("Göttingen", "göttingen.", 1, 1),
+    ],
+)
+def test_answers_are_scored_as_the_script_of_squad_scores_them(given, right, match, f1):
+    found = metrics.compute(SQUAD, [given], [right])
+    assert (found["squad_exact_match"], found["squad_f1"]) == (match, pytest.approx(f1))
+
+
+def test_a_score_of_answers_is_the_mean_over_the_rows():
+    found = metrics.compute(SQUAD, ["a cat", "dog", "it"], ["cat", ["hen", "big dog"], [""]])
+    assert found == {"squad_exact_match": pytest.approx(1 / 3), "squad_f1": pytest.approx((1 + 2 / 3 + 0) / 3)}
