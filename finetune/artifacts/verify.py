@@ -115,7 +115,7 @@ def _probe(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Te
 def _logits(plan: Plan, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     model.eval()
     # A decoder makes its inputs from the labels; elsewhere they decide nothing.
-    left_out = () if model.can_generate() and model.config.is_encoder_decoder else ("labels",)
+    left_out = () if modules.core(model).can_generate() and model.config.is_encoder_decoder else ("labels",)
     given = {name: value.to(model.device) for name, value in batch.items() if name not in left_out}
     with autocast(plan.precision.compute):
         logits = plan.config.task.forward(model, given, plan.facts).logits

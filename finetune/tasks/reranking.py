@@ -159,7 +159,11 @@ class Reranking(Texts):
                 (score,) = model.predict([tuple(self.pair(item, number, columns))], show_progress_bar=False)
                 yield {"input": item, "score": round(float(score), 4)}
                 continue
-            if not isinstance(documents, list) or not documents or not all(isinstance(each, str) for each in documents):
+            if (
+                not isinstance(documents, list)
+                or not documents
+                or not all(isinstance(each, str) for each in documents)
+            ):
                 raise UserError(f"input {number}: {columns['documents']} is {documents!r}, and no list of texts")
             (query,) = self.asked({"query": item.get(columns["query"])}, number, {"query": "query"})
             ranked = model.rank(query, documents, return_documents=True, show_progress_bar=False)
