@@ -94,6 +94,34 @@ def number(found: Any, column: str, index: int, limits: Sequence[float] | None =
     return (found - low) / (high - low)
 
 
+def check_share(read: float, column: str, index: int) -> None:
+    """Refuse a score that is not from 0 to 1, where the loss takes no other.
+
+    Raises:
+        UserError: naming the row.
+    """
+    if not 0 <= read <= 1:
+        raise UserError(
+            f"row {index}: {column} holds {read:g}, and the loss takes 0 to 1. Write the least and the most score: "
+            "task.score_range=[0, 5]"
+        )
+
+
+def candidates(row: Mapping[str, Any], documents: str, labels: str, index: int) -> tuple[list[str], list[float]]:
+    """The documents of a query, and how relevant each is.
+
+    Raises:
+        RowError: there are none, or one says nothing.
+        UserError: the columns hold something else.
+    """
+    found, known = value(row, documents), value(row, labels)
+    if not isinstance(found, list) or not isinstance(known, list) or len(found) != len(known):
+        raise UserError(f"row {index}: {documents} and {labels} are not lists of one length")
+    if not found:
+        raise RowError("no candidates")
+    return [text(each, documents) for each in found], [number(each, labels, index) for each in known]
+
+
 def label(found: Any, column: str, index: int) -> float:
     """1 for texts that belong together, 0 for others.
 

@@ -7,7 +7,8 @@ would hold, are left out.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -16,11 +17,98 @@ from finetune.config import options
 from finetune.config.suggest import did_you_mean
 from finetune.errors import UserError
 
-Fits = Mapping[str, tuple[str, ...]]
-"""Loss to the layouts it learns; the first loss of a layout is its default."""
 
-EMBEDDING = "sentence_transformers.sentence_transformer.losses"
-CROSS_ENCODER = "sentence_transformers.cross_encoder.losses"
+@dataclass(frozen=True)
+class Family:
+    """The losses of one kind of model, and what is measured of it."""
+
+    module: str
+    """That holds the losses."""
+    layouts: dict[str, tuple[str, ...]]
+    """Layout to the roles that its rows fill."""
+    fits: dict[str, tuple[str, ...]]
+    """Loss to the layouts it learns; the first loss of a layout is its default."""
+    between: str
+    """The loss that takes scores from 0 to 1."""
+    metrics: dict[str, tuple[str, ...]]
+    """Layout to what is measured."""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Every role of a layout, once."""
+        return tuple(dict.fromkeys(role for roles in self.layouts.values() for role in roles))
+
+    def path(self, name: str | None, layout: str) -> str:
+        """The path of the loss for a layout, the default where none is named.
+
+        Raises:
+            UserError: there is no such loss, or it learns from other rows.
+        """
+        return f"{self.module}.{_chosen(name, layout, self.fits)}"
+
+
+EMBEDDING = Family(
+    "sentence_transformers.sentence_transformer.losses",
+    layouts={
+        "triplet": ("anchor", "positive", "negative"),
+        "scored": ("sentence1", "sentence2", "score"),
+        "labelled": ("sentence1", "sentence2", "label"),
+        "pair": ("anchor", "positive"),
+    },
+    fits={
+        "MultipleNegativesRankingLoss": ("pair", "triplet"),
+        "CachedMultipleNegativesRankingLoss": ("pair", "triplet"),
+        "MultipleNegativesSymmetricRankingLoss": ("pair", "triplet"),
+        "CachedMultipleNegativesSymmetricRankingLoss": ("pair", "triplet"),
+        "MegaBatchMarginLoss": ("pair",),
+        "TripletLoss": ("triplet",),
+        "CoSENTLoss": ("scored",),
+        "AnglELoss": ("scored",),
+        "CosineSimilarityLoss": ("scored",),
+        "OnlineContrastiveLoss": ("labelled",),
+        "ContrastiveLoss": ("labelled",),
+    },
+    between="CosineSimilarityLoss",
+    metrics={
+        "pair": ("mrr@10", "recall@1", "recall@10"),
+        "triplet": ("pairwise_accuracy", "mrr@10", "recall@1", "recall@10"),
+        "scored": ("spearman", "pearson"),
+        "labelled": ("average_precision", "spearman"),
+    },
+)
+JUDGED, CONTRASTED = ("labelled", "scored", "candidates"), ("pair", "triplet")
+"""Layouts of rows that say of each document what it is worth, and of those that name the right one."""
+RERANKING = Family(
+    "sentence_transformers.cross_encoder.losses",
+    layouts={
+        "candidates": ("query", "documents", "labels"),
+        "triplet": ("query", "positive", "negative"),
+        "scored": ("query", "document", "score"),
+        "labelled": ("query", "document", "label"),
+        "pair": ("query", "positive"),
+    },
+    fits={
+        "BinaryCrossEntropyLoss": JUDGED,
+        "MSELoss": JUDGED,
+        "MultipleNegativesRankingLoss": CONTRASTED,
+        "CachedMultipleNegativesRankingLoss": CONTRASTED,
+        "LambdaLoss": ("candidates",),
+        "ListNetLoss": ("candidates",),
+        "ListMLELoss": ("candidates",),
+        "PListMLELoss": ("candidates",),
+        "RankNetLoss": ("candidates",),
+        "ADRMSELoss": ("candidates",),
+    },
+    between="BinaryCrossEntropyLoss",
+    metrics={
+        "candidates": ("ndcg@10", "mrr@10"),
+        "labelled": ("ndcg@10", "mrr@10"),
+        "scored": ("spearman", "pearson"),
+        "alone": ("average_precision", "spearman"),
+        "triplet": ("pairwise_accuracy",),
+        "pair": (),
+    },
+)
 NAMED = {
     "similarity_fct": ("sentence_transformers.util.similarity", r"(?!_).*_(sim|score)"),
     "distance_metric": ("{loss}", r"COSINE\w*|EUCLIDEAN\w*|MANHATTAN|(cosine|eucledian|euclidean)_distance"),
@@ -29,12 +117,7 @@ NAMED = {
 """Options that take a function: where those of the library lie that may be named, and the names."""
 
 
-def chosen(name: str | None, layout: str, fits: Fits) -> str:
-    """The loss for a layout, the default where none is named.
-
-    Raises:
-        UserError: there is no such loss, or it learns from other rows.
-    """
+def _chosen(name: str | None, layout: str, fits: dict[str, tuple[str, ...]]) -> str:
     able = [loss for loss, layouts in fits.items() if layout in layouts]
     if name is None:
         return able[0]
@@ -73,6 +156,16 @@ def build(path: str, given: dict[str, Any]) -> Callable[[Any], Any]:
     """From a model to its loss."""
     read = {key: _function(path, key, value) if key in NAMED else value for key, value in given.items()}
     return lambda model: options.resolve(path)(model, **read)
+
+
+def at_lengths(loss: Callable[[Any], Any], lengths: Iterable[int]) -> Callable[[Any], Any]:
+    """The same of the beginnings of vectors, and of whole ones."""
+
+    def made(model: Any) -> Any:
+        dims = sorted({*lengths, model.get_embedding_dimension()}, reverse=True)
+        return options.resolve(f"{EMBEDDING.module}.MatryoshkaLoss")(model, loss(model), dims)
+
+    return made
 
 
 def _function(path: str, key: str, value: Any) -> Any:

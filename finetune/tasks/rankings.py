@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.data.joined import PAD
+
 Array = NDArray[Any]
 Ranking = tuple[list[float], list[float]]
 """Scores, the highest first, and relevance. Ties count against the model."""
@@ -64,6 +66,22 @@ def _sorted(scores: Array, relevance: Array) -> Ranking:
 
 def _apart(found: list[Ranking]) -> tuple[list[list[float]], list[list[float]]]:
     return [scores for scores, _ in found], [relevance for _, relevance in found]
+
+
+def of_batch(scores: Any, batch: dict[str, Any]) -> tuple[Any, Any]:
+    """Of each pair its score and how relevant it is, (pairs, 2), and a number for its query, (pairs,).
+
+    Args:
+        batch: as `data.joined.candidates_padded` makes it; without labels, the first document of a row is relevant.
+    """
+    import torch
+
+    there = batch["documents"][..., 0] != PAD
+    first = torch.zeros_like(there, dtype=torch.float32)
+    first[:, 0] = 1.0
+    known = batch.get("label", first)[there]
+    queries = fingerprints(batch["query"], (batch["query"] != PAD).long())[:, None].expand_as(there)[there]
+    return torch.stack([scores.float(), known], -1), queries
 
 
 def fingerprints(ids: Any, mask: Any) -> Any:

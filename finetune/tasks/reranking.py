@@ -6,24 +6,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from finetune.config.task import Encoder, Facts, RowError
+from finetune.config.task import Facts
 from finetune.data import layouts
 from finetune.errors import UserError
+from finetune.tasks import losses
 from finetune.tasks.texts import Texts
 
 if TYPE_CHECKING:
     import torch
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-POINTWISE, CONTRASTED = ("labelled", "scored", "candidates"), ("pair", "triplet")
-SCORES = {
-    "scored": ("spearman", "pearson"),
-    "alone": ("average_precision", "spearman"),
-    "pair": (),
-    "triplet": ("pairwise_accuracy",),
-    **dict.fromkeys(("candidates", "labelled"), ("ndcg@10", "mrr@10")),
-}
 
 
 @dataclass(kw_only=True)
@@ -35,26 +27,9 @@ class Reranking(Texts):
     arguments_class: ClassVar[str] = "sentence_transformers.cross_encoder.CrossEncoderTrainingArguments"
     peft_type: ClassVar[str] = "SEQ_CLS"
     opened_by: ClassVar[str] = "sentence_transformers.CrossEncoder"
-    losses_in: ClassVar[str] = "sentence_transformers.cross_encoder.losses"
-    layouts: ClassVar[dict[str, tuple[str, ...]]] = {
-        "candidates": ("query", "documents", "labels"),
-        "triplet": ("query", "positive", "negative"),
-        "scored": ("query", "document", "score"),
-        "labelled": ("query", "document", "label"),
-        "pair": ("query", "positive"),
-    }
-    fits: ClassVar[dict[str, tuple[str, ...]]] = {
-        "BinaryCrossEntropyLoss": POINTWISE,
-        "MSELoss": POINTWISE,
-        "MultipleNegativesRankingLoss": CONTRASTED,
-        "CachedMultipleNegativesRankingLoss": CONTRASTED,
-        **dict.fromkeys(("LambdaLoss", "ListNetLoss", "ListMLELoss", "PListMLELoss", "RankNetLoss", "ADRMSELoss"),
-                        ("candidates",)),
-    }  # fmt: skip
-    between: ClassVar[tuple[str, ...]] = ("BinaryCrossEntropyLoss",)
-    roles: ClassVar[tuple[str, ...]] = (
-        "query", "document", "documents", "positive", "negative", "score", "label", "labels",
-    )  # fmt: skip
+    family: ClassVar[losses.Family] = losses.RERANKING
+    roles: ClassVar[tuple[str, ...]] = losses.RERANKING.roles
+    special: ClassVar[bool] = False
 
     name: str = "reranking"
 
@@ -68,21 +43,11 @@ class Reranking(Texts):
         """The query and its documents, and what is known of them."""
         if facts["layout"] != "candidates":
             return super().read(row, index, facts)
-        column = facts["columns"]
-        documents, labels = (layouts.value(row, column[role]) for role in ("documents", "labels"))
-        if not isinstance(documents, list) or not isinstance(labels, list) or len(documents) != len(labels):
-            raise UserError(f"row {index}: {column['documents']} and {column['labels']} are not lists of one length")
-        if not documents:
-            raise RowError("no candidates")
-        texts = [layouts.text(each, column["documents"]) for each in documents]
-        known = [layouts.number(each, column["labels"], index) for each in labels]
-        if self._loss("candidates").endswith("BinaryCrossEntropyLoss"):
-            known = [layouts.label(each, column["labels"], index) for each in labels]
-        return [self.text(row, "query", column["query"]), *texts], known
-
-    def encoder(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoder:
-        """The tokens of query and documents end to end; special tokens come when they are paired."""
-        return self.encoded(rows, tokenizer, facts, max_length, special=False)
+        query, documents, labels = (facts["columns"][role] for role in ("query", "documents", "labels"))
+        texts, known = layouts.candidates(row, documents, labels, index)
+        if self.family.path(self.loss, "candidates").endswith(self.family.between):
+            known = [layouts.label(each, labels, index) for each in known]
+        return [self.text(row, "query", query), *texts], known
 
     def model_kwargs(self, facts: Facts) -> dict[str, Any]:
         """One score a pair."""
@@ -103,8 +68,8 @@ class Reranking(Texts):
         from finetune.models.pairs import OfTokens
 
         layout, plain = facts["layout"], super().loss_of(facts)
-        one_by_one = self.fits[self._loss(layout).rpartition(".")[2]] == POINTWISE
-        return lambda model: OfTokens(plain(model), one_by_one, contrasted=layout in CONTRASTED)
+        judges = self.family.fits[self.family.path(self.loss, layout).rpartition(".")[2]]
+        return lambda model: OfTokens(plain(model), judges == losses.JUDGED, contrasted=layout in losses.CONTRASTED)
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """(rows, tokens) for queries, (rows, candidates, tokens) for documents."""
@@ -120,17 +85,9 @@ class Reranking(Texts):
 
     def outcomes(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
         """For each pair its score, and what is known of it; a number for its query."""
-        import torch
+        from finetune.tasks.rankings import of_batch
 
-        from finetune.data.joined import PAD
-        from finetune.tasks.rankings import fingerprints
-
-        there = batch["documents"][..., 0] != PAD
-        first = torch.zeros_like(there, dtype=torch.float32)
-        first[:, 0] = 1.0  # without labels, the first of a row is the right one
-        known = batch.get("label", first)[there]
-        queries = fingerprints(batch["query"], (batch["query"] != PAD).long())[:, None].expand_as(there)[there]
-        return torch.stack([logits.float(), known], -1), queries
+        return of_batch(logits, batch)
 
     def judged(self, predictions: Any, references: Any, facts: Facts) -> tuple[Any, Any]:
         """Scores beside what was expected; or each query's documents, ranked."""
@@ -139,14 +96,6 @@ class Reranking(Texts):
         if facts["layout"] == "scored" or not facts["grouped"]:
             return predictions[:, 0], predictions[:, 1]
         return of_scores(predictions[:, 0], predictions[:, 1], references)
-
-    def metrics(self, facts: Facts) -> Sequence[str]:
-        """Correlation with scores, or how far up the right documents are; of positives alone, the loss."""
-        return SCORES[facts["layout"] if facts["grouped"] else "alone"]
-
-    def score(self, facts: Facts) -> tuple[str, bool]:
-        """The loss where nothing else is measured."""
-        return super().score(facts) if self.metrics(facts) else ("loss", False)
 
     def predict(
         self, model: Any, tokenizer: PreTrainedTokenizerBase, inputs: Sequence[Any], options: dict[str, Any]
@@ -159,11 +108,7 @@ class Reranking(Texts):
                 (score,) = model.predict([tuple(self.pair(item, number, columns))], show_progress_bar=False)
                 yield {"input": item, "score": round(float(score), 4)}
                 continue
-            if (
-                not isinstance(documents, list)
-                or not documents
-                or not all(isinstance(each, str) for each in documents)
-            ):
+            if not isinstance(documents, list) or not documents or any(type(each) is not str for each in documents):
                 raise UserError(f"input {number}: {columns['documents']} is {documents!r}, and no list of texts")
             (query,) = self.asked({"query": item.get(columns["query"])}, number, {"query": "query"})
             ranked = model.rank(query, documents, return_documents=True, show_progress_bar=False)

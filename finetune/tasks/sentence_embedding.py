@@ -6,23 +6,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.task import Encoder, Facts
+from finetune.config.task import Facts
 from finetune.config.types import Positive, Switch
 from finetune.errors import UserError
+from finetune.tasks import losses
 from finetune.tasks.texts import Texts
 
 if TYPE_CHECKING:
     import torch
-    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 POOLING = Literal["mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
-SCORES = {
-    "pair": ("mrr@10", "recall@1", "recall@10"),
-    "triplet": ("pairwise_accuracy", "mrr@10", "recall@1", "recall@10"),
-    "scored": ("spearman", "pearson"),
-    "labelled": ("average_precision", "spearman"),
-}
 
 
 @dataclass(kw_only=True)
@@ -34,28 +28,8 @@ class SentenceEmbedding(Texts):
     arguments_class: ClassVar[str] = "sentence_transformers.SentenceTransformerTrainingArguments"
     peft_type: ClassVar[str] = "FEATURE_EXTRACTION"
     opened_by: ClassVar[str] = "sentence_transformers.SentenceTransformer"
-    losses_in: ClassVar[str] = "sentence_transformers.sentence_transformer.losses"
-    layouts: ClassVar[dict[str, tuple[str, ...]]] = {
-        "triplet": ("anchor", "positive", "negative"),
-        "scored": ("sentence1", "sentence2", "score"),
-        "labelled": ("sentence1", "sentence2", "label"),
-        "pair": ("anchor", "positive"),
-    }
-    fits: ClassVar[dict[str, tuple[str, ...]]] = {
-        "MultipleNegativesRankingLoss": ("pair", "triplet"),
-        "CachedMultipleNegativesRankingLoss": ("pair", "triplet"),
-        "MultipleNegativesSymmetricRankingLoss": ("pair", "triplet"),
-        "CachedMultipleNegativesSymmetricRankingLoss": ("pair", "triplet"),
-        "MegaBatchMarginLoss": ("pair",),
-        "TripletLoss": ("triplet",),
-        "CoSENTLoss": ("scored",),
-        "AnglELoss": ("scored",),
-        "CosineSimilarityLoss": ("scored",),
-        "OnlineContrastiveLoss": ("labelled",),
-        "ContrastiveLoss": ("labelled",),
-    }
-    between: ClassVar[tuple[str, ...]] = ("CosineSimilarityLoss",)
-    roles: ClassVar[tuple[str, ...]] = ("anchor", "positive", "negative", "sentence1", "sentence2", "score", "label")
+    family: ClassVar[losses.Family] = losses.EMBEDDING
+    roles: ClassVar[tuple[str, ...]] = losses.EMBEDDING.roles
 
     name: str = "sentence_embedding"
     pooling: POOLING | None = None
@@ -64,10 +38,6 @@ class SentenceEmbedding(Texts):
     """Lengths at which the beginning of a vector shall do as well: the loss is that of each and of the whole."""
     normalize: Switch = False
     """Whether `predict` gives vectors of length 1."""
-
-    def encoder(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoder:
-        """The tokens of all texts end to end, how many each has, and the score or label."""
-        return self.encoded(rows, tokenizer, facts, max_length, special=True)
 
     def around(self, model: Any, source: Any, tokenizer: PreTrainedTokenizerBase | None, max_length: int) -> Any:
         """With what pools the vectors of its tokens."""
@@ -88,15 +58,7 @@ class SentenceEmbedding(Texts):
     def loss_of(self, facts: Facts) -> Callable[[Any], Any]:
         """As chosen, at each of the lengths where several are named."""
         plain = super().loss_of(facts)
-        if not self.matryoshka_dims:
-            return plain
-        from sentence_transformers.sentence_transformer.losses import MatryoshkaLoss
-
-        def at_each(model: Any) -> Any:
-            dims = {*self.matryoshka_dims, model.get_embedding_dimension()}
-            return MatryoshkaLoss(model, plain(model), sorted(dims, reverse=True))
-
-        return at_each
+        return losses.at_lengths(plain, self.matryoshka_dims) if self.matryoshka_dims else plain
 
     def forward(self, model: Any, batch: dict[str, torch.Tensor], facts: Facts) -> Any:
         """The loss, and as logits the vectors of a row end to end, (rows, texts × dimensions)."""
@@ -115,9 +77,8 @@ class SentenceEmbedding(Texts):
         if "label" in batch:
             one, other = logits.float().chunk(2, -1)
             return torch.cosine_similarity(one, other), batch["label"]
-        return logits, torch.stack(
-            [fingerprints(each["input_ids"], each["attention_mask"]) for each in sides(batch)], -1
-        )
+        texts = [fingerprints(each["input_ids"], each["attention_mask"]) for each in sides(batch)]
+        return logits, torch.stack(texts, -1)
 
     def judged(self, predictions: Any, references: Any, facts: Facts) -> tuple[Any, Any]:
         """Cosines and scores; else what each anchor ranks, among the other texts of the split."""
@@ -127,19 +88,15 @@ class SentenceEmbedding(Texts):
             return predictions, references
         return of_vectors(predictions.reshape(*references.shape, -1), references)
 
-    def metrics(self, facts: Facts) -> Sequence[str]:
-        """Correlation with scores, precision of labels, or how well positives are found."""
-        return SCORES[facts["layout"]]
-
     def predict(
         self, model: Any, tokenizer: PreTrainedTokenizerBase, inputs: Sequence[Any], options: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
         """A vector for a text, the cosine for a pair of texts or a row with the trained columns."""
-        import numpy as np
-
         for number, item in enumerate(inputs):
             texts = self.asked(item, number, options.get("columns", {}))
-            found = model.encode(texts, prompt="", normalize_embeddings=self.normalize or len(texts) > 1,
-                                 show_progress_bar=False)  # fmt: skip
-            answer = {"similarity": round(float(found[0] @ found[1]), 4)} if len(texts) > 1 else None
-            yield {"input": item, **(answer or {"embedding": np.asarray(found[0], np.float32).tolist()})}
+            unit = self.normalize or len(texts) > 1
+            found = model.encode(texts, prompt="", normalize_embeddings=unit, show_progress_bar=False)
+            if len(texts) > 1:
+                yield {"input": item, "similarity": round(float(found[0] @ found[1]), 4)}
+            else:
+                yield {"input": item, "embedding": found[0].astype("float32").tolist()}

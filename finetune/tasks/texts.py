@@ -10,6 +10,7 @@ from finetune.config.task import Encoder, Facts, RowError, Task
 from finetune.config.types import Number
 from finetune.data import layouts
 from finetune.errors import UserError
+from finetune.tasks import losses
 
 if TYPE_CHECKING:
     import torch
@@ -48,14 +49,9 @@ EXAMPLES = [
 class Texts(Task):
     """A model of sentence-transformers, learned by one of that library's losses."""
 
-    losses_in: ClassVar[str]
-    """The module that holds the losses."""
-    layouts: ClassVar[dict[str, tuple[str, ...]]]
-    """Layout to the roles it needs, the texts first."""
-    fits: ClassVar[dict[str, tuple[str, ...]]]
-    """Loss to the layouts it learns from; the first one of a layout is its default."""
-    between: ClassVar[tuple[str, ...]] = ()
-    """Losses that take scores from 0 to 1."""
+    family: ClassVar[losses.Family]
+    special: ClassVar[bool] = True
+    """Whether special tokens lie around each text, or come when texts are paired."""
     owned: ClassVar[dict[str, str]] = {
         "prompts": "task.prompts",
         "router_mapping": "nothing: a model is one transformer",
@@ -77,10 +73,8 @@ class Texts(Task):
 
     def describe(self, train: Dataset, columns: dict[str, str]) -> Facts:
         """The layout of the rows and its columns; the loss must learn from such rows."""
-        from finetune.tasks import losses
-
-        layout, found = layouts.detect(train.flatten().column_names, columns, self.layouts, USUAL)
-        losses.check(self._loss(layout), self.loss_options)
+        layout, found = layouts.detect(train.flatten().column_names, columns, self.family.layouts, USUAL)
+        losses.check(self.family.path(self.loss, layout), self.loss_options)
         layouts.check_range(self.score_range, layout)
         if strange := [role for role in self.prompts if role not in found]:
             raise UserError(f"task.prompts.{strange[0]}: rows are {layout}, and have {', '.join(found)}")
@@ -91,24 +85,15 @@ class Texts(Task):
         layouts.same(each["layout"] for each in facts)
         return list(facts)
 
-    def _loss(self, layout: str) -> str:
-        from finetune.tasks import losses
-
-        return f"{self.losses_in}.{losses.chosen(self.loss, layout, self.fits)}"
-
     def loss_of(self, facts: Facts) -> Callable[[Any], Any]:
         """From a model to its loss."""
-        from finetune.tasks import losses
-
-        return losses.build(self._loss(facts["layout"]), self.loss_options)
+        return losses.build(self.family.path(self.loss, facts["layout"]), self.loss_options)
 
     def trainer_parts(self, model: Any, facts: Facts) -> dict[str, Any]:
         """The loss."""
         return {"loss": self.loss_of(facts)(model)}
 
-    def encoded(
-        self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int, special: bool
-    ) -> Encoder:
+    def encoder(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoder:
         """The tokens of all texts end to end, how many each has, and what is known of them."""
         from finetune.data import joined
         from finetune.data.columns import check
@@ -116,7 +101,7 @@ class Texts(Task):
         check(facts["columns"], rows.flatten().column_names)
 
         def tokenize(items: Sequence[Any], _: int | None) -> list[dict[str, Any]]:
-            return joined.rows(items, tokenizer, max_length, special)
+            return joined.rows(items, tokenizer, max_length, self.special)
 
         is_list = facts["layout"] == "candidates"
         lists = (joined.LENGTHS, "labels") if is_list else (joined.LENGTHS,)
@@ -124,16 +109,15 @@ class Texts(Task):
 
     def read(self, row: dict[str, Any], index: int, facts: Facts) -> tuple[list[str], Any]:
         """The texts of a row with their prompts, and the score or label."""
-        columns, found = facts["columns"], None
+        columns, known = facts["columns"], None
         texts = [self.text(row, role, column) for role, column in columns.items() if role not in ("score", "label")]
-        if "score" in columns:
-            found = layouts.number(layouts.value(row, columns["score"]), columns["score"], index, self.score_range)
-            if self._loss("scored").rpartition(".")[2] in self.between and not 0 <= found <= 1:
-                raise UserError(f"row {index}: {columns['score']} holds {found:g}, and the loss takes 0 to 1. Write "
-                                "the least and the most score: task.score_range=[0, 5]")  # fmt: skip
-        if "label" in columns:
-            found = layouts.label(layouts.value(row, columns["label"]), columns["label"], index)
-        return texts, found
+        if column := columns.get("score"):
+            known = layouts.number(layouts.value(row, column), column, index, self.score_range)
+            if self.family.path(self.loss, "scored").endswith(self.family.between):
+                layouts.check_share(known, column, index)
+        elif column := columns.get("label"):
+            known = layouts.label(layouts.value(row, column), column, index)
+        return texts, known
 
     def text(self, row: dict[str, Any], role: str, column: str) -> str:
         """A text of a row, behind the prompt of its role."""
@@ -142,6 +126,14 @@ class Texts(Task):
     def weight(self, batch: dict[str, torch.Tensor]) -> int:
         """Rows; what compares them inside of a batch has a mean that depends on how rows are cut into batches."""
         return len(next(iter(batch.values())))
+
+    def metrics(self, facts: Facts) -> Sequence[str]:
+        """By the layout: how well the right texts are found, or how well scores and labels are told."""
+        return self.family.metrics[facts["layout"] if facts.get("grouped", True) else "alone"]
+
+    def score(self, facts: Facts) -> tuple[str, bool]:
+        """The loss where nothing else is measured."""
+        return super().score(facts) if self.metrics(facts) else ("loss", False)
 
     def settled(self, model: Any, tokenizer: PreTrainedTokenizerBase | None, max_length: int) -> Any:
         """The whole with the run's tokenizer and length; prompts are the recipe's."""
@@ -183,6 +175,6 @@ class Texts(Task):
 
     def example(self, columns: dict[str, str]) -> list[dict[str, Any]]:
         """Pairs of texts in the layout that the named columns belong to."""
-        named = (roles for roles in reversed(self.layouts.values()) if set(columns) <= set(roles))
-        roles = next(named, self.layouts["pair"])
+        named = (roles for roles in reversed(self.family.layouts.values()) if set(columns) <= set(roles))
+        roles = next(named, self.family.layouts["pair"])
         return [{columns.get(role, role): row[role] for role in roles} for row in EXAMPLES]

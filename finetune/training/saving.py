@@ -55,6 +55,9 @@ class Saving:
     checkpoint_bytes = 0
     """What the last checkpoint took."""
 
+    def add_model_card_callback(self: Any, *_: Any) -> None:
+        """What sentence-transformers would keep for a card is of data sets of its own; the card is ours."""
+
     def _save_checkpoint(self: Any, model: Any, trial: Any = None) -> None:
         if self._waits_for_epoch_end():
             return

@@ -130,9 +130,6 @@ def scored_by(score: Score, trainer_class: type[Trainer], forward: Forward | Non
     """The trainer class, evaluating the way we evaluate everywhere, with a loss that ignores how a batch is cut."""
 
     class Scored(Ordered, Watched, Loading, Saving, trainer_class):  # type: ignore[misc,valid-type]
-        def add_model_card_callback(self, *_: Any) -> None:
-            """What sentence-transformers would write on a card is of its own data sets; the card is ours."""
-
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:

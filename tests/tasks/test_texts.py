@@ -61,8 +61,8 @@ def recipe(task, layout, *more):
     folder = written(root() / "texts" / layout, {"train": rows(layout, 48), "validation": rows(layout, 12)})
     nested = ["dataset.columns={documents: passages.text, labels: passages.relevant}"] * (layout == "candidates")
     trainer = ["per_device_train_batch_size=8", "learning_rate=1e-2", "max_steps=30", "logging_steps=10"]
-    return [f"task={task}", f"model.path={bert()}", f"dataset.path={folder}", "precision=fp32", f"name={task}_{layout}",
-            *nested, *(f"trainer.{each}" for each in trainer), *more]  # fmt: skip
+    given = [f"task={task}", f"model.path={bert()}", f"dataset.path={folder}", f"name={task}_{layout}"]
+    return [*given, "precision=fp32", *nested, *(f"trainer.{each}" for each in trainer), *more]
 
 
 KINDS = {
@@ -206,7 +206,7 @@ RANKED = {"query": "the cat", "documents": ["dog", "oak"], "labels": [1, 0]}
         ("reranking", {"query": "the cat"}, (), "none of the layouts"),
         ("reranking", RANKED | {"labels": [1]}, (), "row 0: documents and labels are not lists of one length"),
         ("reranking", RANKED | {"documents": "dog"}, (), "row 0: documents and labels are not lists of one length"),
-        ("reranking", RANKED | {"labels": [3, 0]}, (), "row 0: labels holds 3. A label is 1 where"),
+        ("reranking", RANKED | {"labels": [3, 0]}, (), r"row 0: labels holds 3\.0. A label is 1 where"),
         (
             "reranking",
             {"query": "a", "document": "b", "label": 1},
@@ -265,7 +265,7 @@ def test_the_audit_knows_scores_and_the_labels_of_candidates():
 @pytest.mark.parametrize("task", ["sentence_embedding", "reranking"])
 def test_rows_are_made_up_in_the_layout_that_the_columns_name(task):
     task = {"sentence_embedding": SentenceEmbedding, "reranking": Reranking}[task]()
-    for layout, roles in task.layouts.items():
+    for layout, roles in task.family.layouts.items():
         made = task.example({role: f"my_{role}" for role in roles})
         assert {f"my_{role}" for role in roles} == made[0].keys()
         assert len(task.read(made[0], 0, {"layout": layout, "columns": {role: f"my_{role}" for role in roles}})[0]) > 1
@@ -276,9 +276,11 @@ def test_rows_are_made_up_in_the_layout_that_the_columns_name(task):
 
 @pytest.mark.parametrize("task", [SentenceEmbedding(), Reranking()])
 def test_every_loss_that_is_offered_is_one_of_the_library_and_every_layout_has_a_default(task):
-    for name in task.fits:
-        losses.check(f"{task.losses_in}.{name}", {})
-    assert all(losses.chosen(None, layout, task.fits) in task.fits for layout in task.layouts)
+    for name in task.family.fits:
+        losses.check(f"{task.family.module}.{name}", {})
+    defaults = {layout: task.family.path(None, layout).rpartition(".")[2] for layout in task.family.layouts}
+    assert all(layout in task.family.fits[name] for layout, name in defaults.items())
+    assert task.roles == task.family.roles
 
 
 def test_a_function_of_the_library_is_chosen_by_its_name():
