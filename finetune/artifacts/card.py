@@ -130,12 +130,20 @@ def _library(plan: Plan) -> str:
 
 def _use(plan: Plan, repo_id: str) -> str:
     if plan.config.task.opened_by:
-        module, _, name = plan.config.task.opened_by.rpartition(".")
-        return f'```python\nfrom {module} import {name}\n\nmodel = {name}("{repo_id}")\n```'
+        return "\n".join(["```python", *_opened(plan, plan.config.task.opened_by, repo_id), "```"])
     auto = plan.config.task.model_class.rpartition(".")[2]
     whole = plan.config.adapter["method"] == adapter.FULL
     lines = _whole(auto, repo_id) if whole else _adapted(plan, auto, repo_id)
     return "\n".join(["```python", *lines, f'tokenizer = AutoTokenizer.from_pretrained("{repo_id}")', "```"])
+
+
+def _opened(plan: Plan, path: str, repo_id: str) -> list[str]:
+    """By a library that finds the base of an adapter itself."""
+    module, _, name = path.rpartition(".")
+    quantizer, arguments = _quantizer(plan.config.quantization)
+    lines = [f"from {module} import {name}", *([f"from transformers import {quantizer}"] if quantizer else [])]
+    extra = f', model_kwargs={{"quantization_config": {quantizer}({arguments})}}' if quantizer else ""
+    return [*lines, "", f'model = {name}("{repo_id}"{extra})']
 
 
 def _whole(auto: str, repo_id: str) -> list[str]:

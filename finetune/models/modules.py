@@ -58,7 +58,7 @@ def embedder(model: Any, source: Source, pooling: str | None) -> SentenceTransfo
     from sentence_transformers.base.modules import Transformer
     from sentence_transformers.sentence_transformer.modules import Pooling
 
-    with _holding(model):
+    with _holding(model, source):
         if pooling is None or _has_modules(source):
             whole = SentenceTransformer(source.path, device=str(model.device), **_where(source))
         else:
@@ -78,7 +78,7 @@ def scorer(model: Any, source: Source) -> CrossEncoder:
 
     from finetune.models.pairs import PairScorer
 
-    with _holding(model):
+    with _holding(model, source):
         if _has_modules(source):
             whole = PairScorer(source.path, device=str(model.device), **_where(source))
         else:
@@ -123,13 +123,21 @@ def recorded(model: Any, output: str, run: Callable[[], Any]) -> tuple[Any, list
 
 
 @contextmanager
-def _holding(model: Any) -> Iterator[None]:
-    """While this lasts, the library takes the loaded model wherever it would load one."""
+def _holding(model: Any, source: Source) -> Iterator[None]:
+    """While this lasts, the library takes the loaded model wherever it would load one.
+
+    Raises:
+        UserError: it cannot open what lies with the model, such as modules that are code of their own.
+    """
     from sentence_transformers.base.modules.transformer import Transformer, set_temporary_class_attrs
 
     config, load = (lambda *_: (model.config, False)), (lambda *_, **__: model)
-    with set_temporary_class_attrs(Transformer, _load_config=config, _load_model=load):
-        yield
+    try:
+        with set_temporary_class_attrs(Transformer, _load_config=config, _load_model=load):
+            yield
+    except (OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"model.path={source.path}: sentence-transformers cannot open it: {reason}") from None
 
 
 def _has_modules(source: Source) -> bool:

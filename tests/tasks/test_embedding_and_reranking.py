@@ -4,6 +4,8 @@ Each is trained, verified and asked by the command line's own path, and opened b
 """
 
 import json
+import shutil
+import sys
 from functools import cache
 
 import numpy as np
@@ -11,16 +13,19 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, ndcg_score
 from tiny_runs import LABELS, LORA, bert, config, finetune, own_caches, root, worked
-from transformers import AutoTokenizer
+from transformers import AutoModel, AutoTokenizer
 
-from finetune.artifacts import verify
+from finetune.artifacts import card, verify
 from finetune.artifacts.predict import answering
+from finetune.config import options
 from finetune.data import joined
 from finetune.data.prepare import prepare
 from finetune.data.preview import Choice, shown
-from finetune.errors import FinetuneError, UserError
+from finetune.errors import FinetuneError, MissingExtra, UserError
 from finetune.evaluation import metrics, ranking
 from finetune.models.pairs import Joint, fitting
+from finetune.models.source import Source
+from finetune.plan import frozen
 from finetune.tasks import losses, rankings
 from finetune.tasks.reranking import Reranking
 from finetune.tasks.sentence_embedding import SentenceEmbedding
@@ -168,6 +173,35 @@ def test_a_run_that_goes_on_ends_with_the_same_bits_also_of_weights_beside_the_t
         assert all(finding.passed for finding in verify.compare(again))
     untouched = (with_dense() / "2_Dense" / "model.safetensors").read_bytes()
     assert (again.model / "2_Dense" / "model.safetensors").read_bytes() != untouched
+
+
+def test_modules_that_are_code_of_their_own_or_pool_otherwise_are_refused(tmp_path):
+    folder = shutil.copytree(with_dense(), tmp_path / "own")
+    words, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)
+    with pytest.raises(UserError, match=r"task.pooling=mean: .* pools by cls"):
+        SentenceEmbedding(pooling="mean").around(model, Source(str(folder)), words, 32)
+    with pytest.raises(UserError, match="9 is more than the 8 dimensions"):
+        SentenceEmbedding(matryoshka_dims=[9]).around(model, Source(str(folder)), words, 32)
+    kinds = json.loads((folder / "modules.json").read_text())
+    kinds[2]["type"] = "mine.Module"
+    (folder / "modules.json").write_text(json.dumps(kinds))
+    with pytest.raises(UserError, match="sentence-transformers cannot open it"):
+        SentenceEmbedding().around(model, Source(str(folder)), words, 32)
+
+
+def test_the_card_says_how_sentence_transformers_opens_the_model(tmp_path):
+    folder = trained("labelled_qlora")
+    card.write(frozen.read(folder), folder, "me/model", tmp_path / "README.md")
+    text = (tmp_path / "README.md").read_text()
+    assert "library_name: sentence-transformers" in text
+    assert 'CrossEncoder("me/model", model_kwargs={"quantization_config": BitsAndBytesConfig(' in text
+
+
+def test_a_library_that_is_not_installed_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(MissingExtra, match=r"\[embeddings\]") as error:
+        options.resolve("sentence_transformers.SentenceTransformerTrainer")
+    assert error.value.exit_code == 3
 
 
 # Rows
