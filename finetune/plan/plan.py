@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from finetune.config import cache, check, options
-from finetune.config.conflicts import USES_CACHE
 from finetune.config.schema import Config
 from finetune.config.task import Facts
 from finetune.data.prepare import Prepared
@@ -147,8 +146,10 @@ def _arguments(config: Config, chosen: Precision, sizes: Batches) -> dict[str, A
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "use_cpu": precision.device().type == "cpu",
+        # Some arguments classes begin with true.
+        "activation_checkpointing": bool(config.trainer.get("activation_checkpointing")),
     }
-    arguments = {**config.trainer, **config.task.trainer_options, **decided, **_checkpointing(config)}
+    arguments = {**config.trainer, **config.task.trainer_options, **decided}
     _check_accepted(config.task.arguments_class, arguments)
     return arguments
 
@@ -169,8 +170,3 @@ def _check_accepted(class_path: str, arguments: dict[str, Any]) -> None:
 
     inputs = [class_path, arguments, environment.device_name()]
     cache.kept(f"accepted-{cache.digest(inputs)}", ask, lambda found: found == {"accepted": True})
-
-
-def _checkpointing(config: Config) -> dict[str, Any]:
-    """Off for the adapters it would break; some arguments classes have it on."""
-    return {"activation_checkpointing": False} if config.adapter["method"] in USES_CACHE else {}

@@ -204,9 +204,12 @@ def _has_gradient(value: torch.Tensor) -> bool:
 
 
 def _samples(model: torch.nn.Module) -> Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Of each trained tensor, weights that have a gradient: the tensor, positions in it, values before the step."""
+    """Of each trained tensor, weights that have a gradient: the tensor, positions in it, values before the step.
+
+    Positions are spread first and looked at then: those of every gradient would take twice the memory of fp32 weights.
+    """
     for value in model.parameters():
         if value.requires_grad and value.grad is not None:
-            at = value.grad.flatten().nonzero().flatten()
-            at = at[:: max(1, len(at) // SAMPLE)]
+            at = torch.arange(0, value.numel(), max(1, value.numel() // SAMPLE), device=value.device)
+            at = at[value.grad.flatten()[at] != 0]
             yield value.detach(), at, value.detach().flatten()[at].clone()
