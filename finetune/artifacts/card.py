@@ -82,10 +82,9 @@ def _data(plan: Plan, evaluation: dict[str, Any], repo_id: str) -> ModelCardData
                    dataset_split="validation", metric_type=name, metric_value=value)
         for name, value in evaluation["scores"].items()
     ]  # fmt: skip
-    whole = plan.config.adapter["method"] == adapter.FULL
     return ModelCardData(
         base_model=hub_id(plan.config.model),
-        library_name="transformers" if whole else "peft",
+        library_name=_library(plan),
         datasets=on_hub or None,
         tags=["finetune", plan.config.task.name, plan.config.adapter["method"]],
         model_name=repo_id.rpartition("/")[2],
@@ -122,11 +121,29 @@ def _rows(plan: Plan) -> str:
     )
 
 
+def _library(plan: Plan) -> str:
+    """What opens the repository."""
+    if plan.config.task.opened_by:
+        return plan.config.task.opened_by.partition(".")[0].replace("_", "-")
+    return "transformers" if plan.config.adapter["method"] == adapter.FULL else "peft"
+
+
 def _use(plan: Plan, repo_id: str) -> str:
+    if plan.config.task.opened_by:
+        return "\n".join(["```python", *_opened(plan, plan.config.task.opened_by, repo_id), "```"])
     auto = plan.config.task.model_class.rpartition(".")[2]
     whole = plan.config.adapter["method"] == adapter.FULL
     lines = _whole(auto, repo_id) if whole else _adapted(plan, auto, repo_id)
     return "\n".join(["```python", *lines, f'tokenizer = AutoTokenizer.from_pretrained("{repo_id}")', "```"])
+
+
+def _opened(plan: Plan, path: str, repo_id: str) -> list[str]:
+    """By a library that finds the base of an adapter itself."""
+    module, _, name = path.rpartition(".")
+    quantizer, arguments = _quantizer(plan.config.quantization)
+    lines = [f"from {module} import {name}", *([f"from transformers import {quantizer}"] if quantizer else [])]
+    extra = f', model_kwargs={{"quantization_config": {quantizer}({arguments})}}' if quantizer else ""
+    return [*lines, "", f'model = {name}("{repo_id}"{extra})']
 
 
 def _whole(auto: str, repo_id: str) -> list[str]:

@@ -19,9 +19,10 @@ from transformers import (
 )
 
 from finetune.config import options
-from finetune.models import adapter, quantization
+from finetune.models import adapter, modules, quantization
 from finetune.models.model import heads
 from finetune.models.precision import DTYPES, device
+from finetune.models.source import Source
 from finetune.plan.plan import Plan
 
 BASE_CONFIG = "base_config"
@@ -29,14 +30,16 @@ BASE_CONFIG = "base_config"
 
 def save(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write the artifact."""
-    if adapter.is_adapted(model):
-        adapter.save(model, str(folder))
-        _base_config(model).save_pretrained(folder / BASE_CONFIG)
-        if model.can_generate():
-            model.generation_config.save_pretrained(folder)
+    inner = modules.core(model)
+    if adapter.is_adapted(inner):
+        adapter.save(inner, str(folder))
+        _base_config(inner).save_pretrained(folder / BASE_CONFIG)
+        if inner.can_generate():
+            inner.generation_config.save_pretrained(folder)
     else:
-        model.save_pretrained(folder)
+        inner.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    modules.save(model, folder)
     (folder / "README.md").unlink(missing_ok=True)
 
 
@@ -55,12 +58,17 @@ def load(plan: Plan, folder: Path) -> Any:
     if not (folder / "adapter_config.json").is_file():
         attention, trust = plan.config.model.attn_implementation, plan.config.model.trust_remote_code
         whole = auto.from_pretrained(folder, dtype="auto", attn_implementation=attention, trust_remote_code=trust)
-        return whole.to(device())
+        return _around(plan, whole.to(device()), folder)
     base = _base(plan, folder, auto)
     if (folder / "generation_config.json").is_file():
         base.generation_config = GenerationConfig.from_pretrained(folder)
-    loaded = adapter.load(base, str(folder))
+    whole = _around(plan, base, folder)
+    loaded = modules.with_core(whole, adapter.load(base, str(folder)))
     return loaded.to(device()) if plan.config.quantization["method"] == quantization.NONE else loaded
+
+
+def _around(plan: Plan, model: Any, folder: Path) -> Any:
+    return plan.config.task.around(model, Source(str(folder)), None, plan.max_length)
 
 
 def _base(plan: Plan, folder: Path, auto: Any) -> PreTrainedModel:

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from finetune.artifacts.save import load, load_tokenizer
 from finetune.data.rows import Rows
 from finetune.errors import FinetuneError
-from finetune.models import adapter
+from finetune.models import adapter, modules
 from finetune.models.precision import autocast
 from finetune.plan import environment, frozen
 from finetune.plan.plan import Plan
@@ -95,7 +95,7 @@ def compare(folder: RunFolder) -> list[Finding]:
         _same_logits(plan, model, folder),
         *_adapter_works(plan, model, folder),
         _same("tokenizer", _tokenizer_facts(tokenizer), recorded["tokenizer"]),
-        *([_same("generation", _generation(model), recorded["generation"])] if model.can_generate() else []),
+        *([_same("generation", _generation(model), recorded["generation"])] if recorded["generation"] else []),
         *_same_rendering(tokenizer, folder),
         *_same_labels(plan, model),
         _same_scores(evaluation_of(plan, tokenizer)(model, _scored(plan, folder)), recorded["scores"]),
@@ -115,7 +115,7 @@ def _probe(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Te
 def _logits(plan: Plan, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     model.eval()
     # A decoder makes its inputs from the labels; elsewhere they decide nothing.
-    left_out = () if model.can_generate() and model.config.is_encoder_decoder else ("labels",)
+    left_out = () if modules.core(model).can_generate() and model.config.is_encoder_decoder else ("labels",)
     given = {name: value.to(model.device) for name, value in batch.items() if name not in left_out}
     with autocast(plan.precision.compute):
         logits = plan.config.task.forward(model, given, plan.facts).logits
@@ -182,9 +182,10 @@ def _scored(plan: Plan, folder: RunFolder) -> Rows:
 
 def _generation(model: Any) -> dict[str, Any] | None:
     """How the model decodes where nobody says otherwise; None where it writes nothing."""
-    if not model.can_generate():
+    inner = modules.core(model)
+    if not inner.can_generate():
         return None
-    values: dict[str, Any] = model.generation_config.to_dict()
+    values: dict[str, Any] = inner.generation_config.to_dict()
     return {name: value for name, value in values.items() if value is not None and not name.startswith("_")}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 DERIVING = ("cache", "options", "derive", "nested", "bounds")
 """The modules that decide what is derived, and how."""
-LIBRARIES = ("transformers", "trl", "peft", "accelerate", "torch", "pydantic", "bitsandbytes")
+LIBRARIES = ("transformers", "trl", "peft", "accelerate", "torch", "pydantic", "bitsandbytes", "sentence-transformers")
 
 
 def cache_folder() -> Path:

@@ -19,7 +19,7 @@ from finetune.config.properties import Schema, mapping
 from finetune.config.schema import Config
 from finetune.config.suggest import did_you_mean
 from finetune.config.task import Task, tasks
-from finetune.errors import UserError
+from finetune.errors import MissingExtra, UserError
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
 RECIPE = "recipe"
@@ -121,8 +121,15 @@ def _definitions() -> dict[str, Schema]:
 
 def _of_task(cls: type[Task]) -> Schema:
     dataset = {"properties": {"columns": properties.columns(cls)}}
-    trainer = properties.theirs("trainer", cls.arguments_class, cls)
-    return {"properties": {groups.TASK: properties.ours(cls), "trainer": trainer, "dataset": dataset}}
+    return {"properties": {groups.TASK: properties.ours(cls), "trainer": _trainer(cls, cls), "dataset": dataset}}
+
+
+def _trainer(cls: type[Task], owner: type[Task]) -> Schema:
+    """The options of a task's trainer; open where the extra that brings it is not installed."""
+    try:
+        return properties.theirs("trainer", cls.arguments_class, owner)
+    except MissingExtra:
+        return PLAIN
 
 
 def _group(name: str) -> Schema:
@@ -141,7 +148,7 @@ def _keys(name: str) -> Schema:
     elif name == "trainer":
         found = mapping({})
         for cls in tasks().values():
-            found["properties"] |= properties.theirs(name, cls.arguments_class, Task)["properties"]
+            found["properties"] |= _trainer(cls, Task).get("properties", {})
     else:
         found = properties.ours(properties.hints(Config)[name])
     found["properties"] = {"defaults": defaults} | found["properties"]

@@ -10,6 +10,10 @@ from typing import Any
 
 from finetune.config.bounds import bounded
 from finetune.config.cache import kept
+from finetune.errors import MissingExtra
+
+EXTRAS = {"sentence_transformers": "embeddings"}
+"""Library to the extra that brings it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +48,19 @@ def methods(group: str) -> dict[str, str]:
 
 
 def resolve(path: str) -> Any:
-    """The object a dotted path names."""
+    """The object a dotted path names.
+
+    Raises:
+        MissingExtra: its library is one of an extra, and is not installed.
+    """
     module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+    library = path.partition(".")[0]
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name != library or library not in EXTRAS:
+            raise
+        raise MissingExtra(library, EXTRAS[library]) from None
 
 
 def _are_options(found: Any) -> bool:

@@ -111,6 +111,8 @@ class Task:
     trainer_class: ClassVar[str] = "transformers.Trainer"
     arguments_class: ClassVar[str] = "transformers.TrainingArguments"
     peft_type: ClassVar[str | None] = None
+    opened_by: ClassVar[str | None] = None
+    """The class that opens what was saved, adapter and all, where that is another library's."""
     roles: ClassVar[tuple[str, ...]] = ()
     """What `dataset.columns` may name."""
     owned: ClassVar[dict[str, str]] = {}
@@ -181,6 +183,21 @@ class Task:
 
     def configure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Facts) -> None:
         """Set on the loaded model what must agree with the tokenizer and the data."""
+
+    def around(self, model: Any, source: Any, tokenizer: PreTrainedTokenizerBase | None, max_length: int) -> Any:
+        """What is trained and scored, where that is more than the loaded model; see `models.modules`.
+
+        Args:
+            source: where the model was loaded from.
+            tokenizer: None for the one that lies with the model.
+        Raises:
+            UserError: what lies with the model does not fit the task's options.
+        """
+        return model
+
+    def trainer_parts(self, model: Any, facts: Facts) -> dict[str, Any]:
+        """Arguments of the trainer besides those that every trainer takes, such as a loss."""
+        return {}
 
     def forward(self, model: Any, batch: dict[str, torch.Tensor], facts: Facts) -> Any:
         """The `loss` and the `logits` of a batch; without labels, the logits."""

@@ -117,7 +117,10 @@ def _of_tokens(rows: Any, facts: Facts) -> dict[str, Any]:
 def _of_rows(rows: Any, facts: Facts) -> dict[str, Any]:
     """How the labels of rows are spread, where a row has one of a few, or a number."""
     labels = [row["labels"] for row in rows] if "labels" in rows[0] else []
-    if not labels or (np.ndim(labels[0]) and not facts.get("labels")):
+    if labels and np.ndim(labels[0]) and not facts.get("labels"):
+        # Several numbers a row are spread like one; whole numbers are the tokens of a text.
+        labels = [] if _whole(labels[0]) else list(np.concatenate(labels))
+    if not labels:
         return {}
     return {"labels": _balance(labels, facts)}
 

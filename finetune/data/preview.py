@@ -14,6 +14,7 @@ import numpy as np
 from finetune.config.suggest import did_you_mean
 from finetune.config.task import IGNORED
 from finetune.data.audit import is_per_token, rank_worst
+from finetune.data.conversations import LAYOUTS
 from finetune.data.prepare import Prepared
 from finetune.data.ragged import Array, Ragged, ragged
 from finetune.data.templates import headers
@@ -72,7 +73,7 @@ def shown(prepared: Prepared, choice: Choice) -> list[Shown]:
 
 def heads_of(prepared: Prepared) -> dict[str, list[int]]:
     """What announces each role, for chats."""
-    is_chat = prepared.facts.get("layout", OTHER) != OTHER
+    is_chat = prepared.facts.get("layout", OTHER) in LAYOUTS.keys() - {OTHER}
     return headers(prepared.tokenizer) if is_chat else {}
 
 
@@ -176,8 +177,11 @@ def documents(row: dict[str, Any]) -> set[int]:
 def label_of(label: Any, prepared: Prepared) -> str:
     """The name of a row's label, or its names, its number, or its text."""
     names = prepared.facts.get("labels")
+    if not names and np.ndim(label):
+        numbers = not np.issubdtype(np.asarray(label).dtype, np.integer)
+        return ", ".join(map(str, label)) if numbers else str(prepared.tokenizer.decode(label))
     if not names:
-        return str(prepared.tokenizer.decode(label)) if np.ndim(label) else str(label)
+        return str(label)
     if isinstance(label, int | np.integer):
         return str(names[int(label)])
     return ", ".join(name for name, applies in zip(names, label, strict=True) if applies) or "none"

@@ -76,8 +76,8 @@ class Evaluation:
                 output = self.task.forward(scored(model), batch, self.facts)
             losses[source].add(float(output.loss), self.task.weight(batch))
             predicted, expected = self.task.outcomes(_of_rows(output.logits, batch, model), batch)
-            predictions.append(predicted.float().cpu().numpy())
-            references.append(expected.float().cpu().numpy())
+            predictions.append(_array(predicted))
+            references.append(_array(expected))
         judged = self.task.judged(_joined(predictions), _joined(references), self.facts)
         found = metrics.compute(self.names, *judged)
         return {**_named(losses), **found}
@@ -114,6 +114,12 @@ def _of_rows(logits: torch.Tensor, batch: dict[str, torch.Tensor], model: Any) -
     """Without the positions that prompt tuning puts before what has labels."""
     is_longer = logits.ndim > 2 and learns_prompt(model)
     return logits[:, -batch["labels"].shape[1] :] if is_longer else logits
+
+
+def _array(values: torch.Tensor) -> np.ndarray:
+    """NumPy has no bf16; whole numbers stay exact."""
+    found: np.ndarray = (values.float() if values.is_floating_point() else values).cpu().numpy()
+    return found
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

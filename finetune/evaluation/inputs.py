@@ -105,5 +105,19 @@ def sequences(side: str, values: Any) -> Array:
     return found
 
 
+def rankings(side: str, values: Any) -> Array:
+    """An array of numbers a query, (n,).
+
+    Raises:
+        UserError: they are something else.
+    """
+    found = np.empty(len(values), dtype=object)
+    for at, value in enumerate(values):
+        found[at] = np.asarray(value, dtype=np.float64) if isinstance(value, list | np.ndarray) else None
+        if found[at] is None or found[at].ndim != 1 or not np.isfinite(found[at]).all():
+            raise UserError(f"The {side} must be a list of numbers a query. Got {value!r} at {at}.")
+    return found
+
+
 def _described(array: Array) -> str:
     return f"{array.dtype.name} of shape {array.shape}"

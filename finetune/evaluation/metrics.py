@@ -7,6 +7,8 @@ models, tasks or files.
     rewards of chosen and of rejected, (n,)       reward_margin reward_accuracy
     scores and 0/1 labels, (n,)                   label_margin roc_auc
     lists of tags, (n,)                           entity_f1 entity_precision entity_recall tag_accuracy
+    numbers, and labels 0/1, (n,)                 average_precision
+    lists of scores, and of relevance, (n,)       mrr@10 ndcg@10 recall@1 recall@10 pairwise_accuracy
     texts, each against one or several, (n,)      exact_match sacrebleu chrf rouge1 rouge2 rougeL
                                                   squad_exact_match squad_f1
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.errors import MissingExtra
-from finetune.evaluation import inputs, scores, texts
+from finetune.evaluation import inputs, ranking, scores, texts
 from finetune.evaluation.scores import Array
 
 
@@ -40,6 +40,7 @@ class Metric:
 LABEL_COLUMNS = (("float64s", "float64s"), ("float64", "float64"))
 NUMBER_COLUMNS = (("float64", "float64"),)
 TAG_COLUMNS = (("strings", "strings"),)
+RANKING_COLUMNS = (("float64s", "float64s"),)
 ANSWER_COLUMNS = (("string", "strings"), ("string", "string"))
 
 METRICS: Mapping[str, Metric] = {
@@ -65,6 +66,12 @@ METRICS: Mapping[str, Metric] = {
     "entity_precision": Metric(scores.entity_precision, inputs.sequences, TAG_COLUMNS),
     "entity_recall": Metric(scores.entity_recall, inputs.sequences, TAG_COLUMNS),
     "tag_accuracy": Metric(scores.tag_accuracy, inputs.sequences, TAG_COLUMNS),
+    "average_precision": Metric(ranking.average_precision, inputs.numbers, NUMBER_COLUMNS),
+    "mrr@10": Metric(ranking.mrr(10), inputs.rankings, RANKING_COLUMNS),
+    "ndcg@10": Metric(ranking.ndcg(10), inputs.rankings, RANKING_COLUMNS),
+    "recall@1": Metric(ranking.recall(1), inputs.rankings, RANKING_COLUMNS),
+    "recall@10": Metric(ranking.recall(10), inputs.rankings, RANKING_COLUMNS),
+    "pairwise_accuracy": Metric(ranking.pairwise_accuracy, inputs.rankings, RANKING_COLUMNS),
     "sacrebleu": Metric(texts.sacrebleu, inputs.answers, ANSWER_COLUMNS, "sacrebleu"),
     "chrf": Metric(texts.chrf, inputs.answers, ANSWER_COLUMNS, "sacrebleu"),
     "rouge1": Metric(texts.rouge1, inputs.answers, ANSWER_COLUMNS, "rouge_score"),

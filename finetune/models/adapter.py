@@ -13,9 +13,13 @@ from transformers import PreTrainedModel
 from finetune.config import options
 from finetune.config.suggest import did_you_mean
 from finetune.errors import UserError
+from finetune.models.model import POOLER
+from finetune.models.modules import core
 
 FULL = "full"
 COPY = "ref"
+FEATURES = "FEATURE_EXTRACTION"
+"""The type of models whose vectors are read before any head."""
 # What AdaLoRA's allocator has learned of its ranks.
 IMPORTANCE = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 
@@ -30,6 +34,8 @@ def apply(model: PreTrainedModel, adapter: dict[str, Any], peft_type: str | None
         return model
     try:
         config = build(model, adapter, peft_type, fresh)
+        if peft_type == FEATURES and config.is_prompt_learning:
+            raise ValueError("it puts tokens before those of the text, whose vectors are read")
         if peft_type is None and config.is_prompt_learning:
             raise ValueError("PEFT puts no learned prompt before rows of this task. Write adapter=lora")
         return get_peft_model(model, config)
@@ -46,9 +52,10 @@ def build(
     _check_targets(model, given.get("target_modules"))
     if fresh and hasattr(config, "modules_to_save"):
         config.modules_to_save = sorted({*(config.modules_to_save or []), *fresh})
-    if fresh and hasattr(config, "exclude_modules") and config.exclude_modules is None:
-        # A module cannot be both adapted and trained whole.
-        config.exclude_modules = rf"(.*\.)?({'|'.join(map(re.escape, fresh))})(\..*)?"
+    # A module cannot be both adapted and trained whole.
+    left = [*fresh, *([POOLER] if peft_type == FEATURES else [])]
+    if left and hasattr(config, "exclude_modules") and config.exclude_modules is None:
+        config.exclude_modules = rf"(.*\.)?({'|'.join(map(re.escape, left))})(\..*)?"
     return config
 
 
@@ -67,26 +74,28 @@ def cast_trainable(model: torch.nn.Module, dtype: torch.dtype) -> None:
 
 def scored(model: Any) -> Any:
     """What computes the loss of the task alone: AdaLoRA's wrapper adds a term of its own to it."""
-    return model.get_base_model() if is_adapted(model) and moves_ranks(model) else model
+    return model.get_base_model() if isinstance(model, PeftModel) and moves_ranks(model) else model
 
 
 def moves_ranks(model: Any) -> bool:
     """Whether the adapter moves ranks between layers while it is trained."""
-    return hasattr(getattr(model, "base_model", None), "update_and_allocate")
+    return hasattr(getattr(core(model), "base_model", None), "update_and_allocate")
 
 
 def learns_prompt(model: Any) -> bool:
     """Whether the adapter puts something learned before each row."""
-    return is_adapted(model) and bool(model.active_peft_config.is_prompt_learning)
+    adapted = core(model)
+    return is_adapted(adapted) and bool(adapted.active_peft_config.is_prompt_learning)
 
 
 @contextmanager
-def switched_off(model: PeftModel) -> Iterator[Any]:
+def switched_off(model: Any) -> Iterator[Any]:
     """The model as it is without its adapter."""
-    if learns_prompt(model):
-        yield model.get_base_model()
+    adapted = core(model)
+    if learns_prompt(adapted):
+        yield adapted.get_base_model()
         return
-    with model.disable_adapter():
+    with adapted.disable_adapter():
         yield scored(model)
 
 
@@ -101,17 +110,18 @@ def load(base: PreTrainedModel, folder: str) -> Any:
     return PeftModel.from_pretrained(base, folder)
 
 
-def state(model: PeftModel) -> dict[str, Any]:
+def state(model: Any) -> dict[str, Any]:
     """All that training changes, for a checkpoint: PEFT's own file keeps what inference needs, which is less."""
-    allocator = model.base_model.rankallocator if moves_ranks(model) else None
+    adapted = core(model)
+    allocator = adapted.base_model.rankallocator if moves_ranks(adapted) else None
     return {
         "weights": {name: value for name, value in model.named_parameters() if value.requires_grad},
         "importance": {name: getattr(allocator, name) for name in IMPORTANCE} if allocator else {},
-        "rank_pattern": getattr(model.active_peft_config, "rank_pattern", None),
+        "rank_pattern": getattr(adapted.active_peft_config, "rank_pattern", None),
     }
 
 
-def restore(model: PeftModel, kept: dict[str, Any]) -> None:
+def restore(model: Any, kept: dict[str, Any]) -> None:
     """Put `state` back, bit for bit.
 
     Raises:
@@ -125,9 +135,9 @@ def restore(model: PeftModel, kept: dict[str, Any]) -> None:
             own[name].copy_(value)
     for name, values in kept["importance"].items():
         moved = {key: value.to(model.device) for key, value in values.items()}
-        setattr(model.base_model.rankallocator, name, moved)
+        setattr(core(model).base_model.rankallocator, name, moved)
     if kept["importance"]:
-        model.active_peft_config.rank_pattern = kept["rank_pattern"]
+        core(model).active_peft_config.rank_pattern = kept["rank_pattern"]
 
 
 def save(model: PeftModel, folder: str, **options: Any) -> None:
@@ -144,7 +154,7 @@ def save(model: PeftModel, folder: str, **options: Any) -> None:
 
 def is_adapted(model: Any) -> bool:
     """Whether the model carries an adapter."""
-    return isinstance(model, PeftModel)
+    return isinstance(core(model), PeftModel)
 
 
 def _check_targets(model: PreTrainedModel, targets: Any) -> None:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:  # the code of models takes a second to import, and a plan nee
     from transformers import PretrainedConfig, PreTrainedModel
 
 log = logging.getLogger(__name__)
+HEADLESS = "transformers.AutoModel"
+"""The class of models that are read before any head."""
+POOLER = "pooler"
+"""The head that BERT and its kin have even so."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ def skeleton(config: PretrainedConfig, task: Task, model: ModelConfig) -> PreTra
                 attn_implementation=model.attn_implementation,
                 trust_remote_code=model.trust_remote_code,
             )
-            return bare
+            return _read(bare, task)
     except ImportError as error:
         raise MachineError(f"model.attn_implementation={model.attn_implementation}: {_first_line(error)}") from None
     except ValueError as error:
@@ -170,8 +174,8 @@ def load(
     except ImportError as error:
         raise MachineError(f"model.path={model.path}: {_first_line(error)}") from None
     _check_filled(model, base, info["missing_keys"])
-    quantizers.keep_differentiable(base)
-    fresh = fresh_modules(base, info["missing_keys"])
+    quantizers.keep_differentiable(_read(base, task))
+    fresh = () if task.model_class == HEADLESS else fresh_modules(base, info["missing_keys"])
     if fresh:
         log.info("freshly initialised, to be trained: %s", ", ".join(fresh))
     return Loaded(base if quantization else base.to(device()), fresh)
@@ -185,7 +189,15 @@ def _random(model: ModelConfig, config: PretrainedConfig, task: Task, dtype: str
         attn_implementation=model.attn_implementation,
         trust_remote_code=model.trust_remote_code,
     )
-    return random
+    return _read(random, task)
+
+
+def _read(model: PreTrainedModel, task: Task) -> PreTrainedModel:
+    """The model; where vectors are read before any head, its pooler, which is one, is not trained."""
+    pooler = getattr(model, POOLER, None)
+    if task.model_class == HEADLESS and pooler is not None:
+        pooler.requires_grad_(False)
+    return model
 
 
 def _check_filled(model: ModelConfig, base: PreTrainedModel, missing_keys: Any) -> None:

@@ -12,7 +12,8 @@ from finetune.config.launch import LOCAL, RANK, LaunchConfig
 from finetune.errors import MachineError
 from finetune.models.precision import device
 
-LIBRARIES = ("torch", "transformers", "datasets", "peft", "trl", "accelerate", "hydra-core", "bitsandbytes")
+LIBRARIES = ("torch", "transformers", "datasets", "peft", "trl", "accelerate", "hydra-core", "bitsandbytes",
+             "sentence-transformers")  # fmt: skip
 OVERRIDING = ("ACCELERATE_", "FSDP_", "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "WANDB_MODE")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from finetune.config.cache import digest, kept
 from finetune.config.schema import Config
 from finetune.data.prepare import Prepared
+from finetune.models.model import HEADLESS
 from finetune.plan.skeletons import Skeletons
 
 # Raised when the counting changes.
@@ -53,7 +54,8 @@ def _is_summary(found: Any) -> bool:
 def _counted(config: Config, prepared: Prepared, stored: list[str] | None) -> ModelSummary:
     bare = Skeletons(config, prepared).base()
     total = sum(parameter.numel() for parameter in bare.parameters())
-    name, attention, fresh = type(bare).__name__, str(bare.config._attn_implementation), _fresh(bare, stored)
+    name, attention = type(bare).__name__, str(bare.config._attn_implementation)
+    fresh = [] if config.task.model_class == HEADLESS else _fresh(bare, stored)
     adapted = Skeletons(config, prepared, fresh).own
     trainable = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
     return ModelSummary(name, total, trainable, _adapted(adapted), fresh, attention)

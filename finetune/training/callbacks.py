@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from finetune.estimate import duration
 from finetune.models.adapter import moves_ranks
+from finetune.models.modules import core
 from finetune.plan import costs
 from finetune.plan.plan import Plan
 
@@ -133,7 +134,7 @@ class MovingRanks(TrainerCallback):
     ) -> None:
         """Move them while the gradients are still there."""
         if moves_ranks(model) and any(each.grad is not None for each in model.parameters()):
-            model.base_model.update_and_allocate(state.global_step)
+            core(model).base_model.update_and_allocate(state.global_step)
 
 
 def _numbers(logs: dict[str, Any]) -> dict[str, float]:

@@ -6,6 +6,8 @@ micro-batches on all ranks: equal parts, but for the last step of an epoch, whos
 So every row is seen once an epoch; only where too few are left for every rank to have one, some are seen by two.
 """
 
+import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +18,14 @@ from torch.utils.data import DataLoader, Sampler
 
 from finetune.training import generators
 
+log = logging.getLogger(__name__)
 WINDOW = 50
 """Steps whose rows are sorted by length together, as upstream does."""
 
 Key = tuple[int, int]
 """Epoch and position of a row."""
+Order = Callable[[int, int, int], np.ndarray]
+"""From the number of rows, a seed and the epoch to positions."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ def sequential(rows: int, _seed: int, _epoch: int) -> np.ndarray:
     return np.arange(rows)
 
 
-def by_length(lengths: Sequence[int], step: int) -> Callable[[int, int, int], np.ndarray]:
+def by_length(lengths: Sequence[int], step: int) -> Order:
     """Shuffled, then sorted by length within windows of steps, the longest first; little padding, still random."""
     sizes = np.asarray(lengths)
 
@@ -64,6 +69,45 @@ def by_length(lengths: Sequence[int], step: int) -> Callable[[int, int, int], np
         return np.concatenate([part[np.argsort(-sizes[part], kind="stable")] for part in parts])
 
     return order
+
+
+def apart(base: Order, keys: Sequence[Sequence[int]], step: int) -> Order:
+    """The same order, but no key stands twice in a step: a row that would repeat one waits for the next step.
+
+    None is left out: rows that found no place are at the end, and how many they are is said.
+
+    Args:
+        keys: of each row.
+    """
+
+    def order(rows: int, seed: int, epoch: int) -> np.ndarray:
+        found: list[int] = []
+        waiting: list[int] = []
+        coming = iter(base(rows, seed, epoch).tolist())
+        while len(chosen := _without_repeats(waiting, coming, keys, step)) == step:
+            found += chosen
+        log.info("no text stands twice in a step, but for %d rows at the end of epoch %d", len(waiting), epoch)
+        return np.array([*found, *chosen, *waiting])
+
+    return order
+
+
+def _without_repeats(waiting: list[int], coming: Iterator[int], keys: Sequence[Sequence[int]], step: int) -> list[int]:
+    """The rows of a step: those that wait come first; of very many, not all are looked at."""
+    looked_at, seen = deque(waiting[: WINDOW * step]), set[int]()
+    chosen: list[int] = []
+    late: list[int] = []
+    while len(chosen) < step:
+        row = looked_at.popleft() if looked_at else next(coming, None)
+        if row is None:
+            break
+        if seen.isdisjoint(keys[row]):
+            chosen.append(row)
+            seen.update(keys[row])
+        else:
+            late.append(row)
+    waiting[: WINDOW * step] = [*late, *looked_at]
+    return chosen
 
 
 def parts(order: np.ndarray, sizes: Sizes, rank: int) -> Iterator[np.ndarray]:
@@ -78,7 +122,7 @@ def parts(order: np.ndarray, sizes: Sizes, rank: int) -> Iterator[np.ndarray]:
 class Batches(Sampler[list[Key]]):
     """The micro-batches of this rank in one epoch."""
 
-    def __init__(self, sizes: Sizes, seed: int, rank: int, order: Callable[[int, int, int], np.ndarray]) -> None:
+    def __init__(self, sizes: Sizes, seed: int, rank: int, order: Order) -> None:
         self.sizes, self.seed, self.rank, self.order, self.epoch = sizes, seed, rank, order, 0
 
     def set_epoch(self, epoch: int) -> None:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from finetune.errors import UserError
-from finetune.models import adapter
+from finetune.models import adapter, modules
 from finetune.plan import identity
 from finetune.training import checkpoint, generators, ranks, state
-from finetune.training.saving import Lineage
+from finetune.training.saving import BESIDE, Lineage
 
 log = logging.getLogger(__name__)
 
@@ -36,22 +36,27 @@ class Loading:
 
     def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, model: Any = None) -> None:
         target = self.model if model is None else model
-        if not adapter.is_adapted(target):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+        folder, others = Path(resume_from_checkpoint), modules.beside(target)
+        if adapter.is_adapted(target):
+            adapter.restore(target, state.load(folder, "trained"))
             return
-        adapter.restore(target, state.load(Path(resume_from_checkpoint), "trained"))
+        # The class that knows transformers' files; a library's own trainer knows its own.
+        Trainer._load_from_checkpoint(self, resume_from_checkpoint, modules.core(target))
+        with torch.no_grad():
+            for name, value in (state.load(folder, BESIDE) if others else {}).items():
+                others[name].copy_(value)
 
     def _issue_warnings_after_load(self: Any, load_result: Any) -> None:
         """What upstream warns of; weights that are tied, or computed like Marian's positions, are not missed."""
         unsaved = ("all_tied_weights_keys", "_keys_to_ignore_on_save")
         missing = set(load_result.missing_keys).difference(
-            *(getattr(self.model, name, None) or () for name in unsaved)
+            *(getattr(modules.core(self.model), name, None) or () for name in unsaved)
         )
         if wrong := sorted({*missing, *load_result.unexpected_keys}):
             raise UserError(f"the checkpoint is of another model: {', '.join(wrong[:5])} do not agree")
 
     def _load_best_model(self: Any) -> None:
-        if adapter.is_adapted(self.model):
+        if adapter.is_adapted(self.model) or modules.core(self.model) is not self.model:
             self._load_from_checkpoint(self.state.best_model_checkpoint)
         else:
             super()._load_best_model()  # type: ignore[misc]

@@ -15,7 +15,7 @@ from typing import Any
 from transformers.trainer_callback import ExportableState
 
 from finetune.errors import MachineError
-from finetune.models import adapter
+from finetune.models import adapter, modules
 from finetune.training import checkpoint, generators, guards, ranks, state
 from finetune.training.checkpoint import Manifest
 
@@ -25,6 +25,8 @@ SUMS = ("_tr_loss", "_total_loss_scalar", "_globalstep_last_logged", "_total_tra
         "_stored_metrics")  # fmt: skip
 """What trainers add up between two log lines, wherever one of them has it."""
 
+BESIDE = "beside"
+"""The file of the weights that lie around the transformer."""
 OPTIMIZER_BYTES = 8
 """AdamW will keep two numbers in fp32 for each trained weight; other optimizers keep less."""
 
@@ -52,6 +54,9 @@ class Saving:
     steps_per_epoch: int
     checkpoint_bytes = 0
     """What the last checkpoint took."""
+
+    def add_model_card_callback(self: Any, *_: Any) -> None:
+        """What sentence-transformers would keep for a card is of data sets of its own; the card is ours."""
 
     def _save_checkpoint(self: Any, model: Any, trial: Any = None) -> None:
         if self._waits_for_epoch_end():
@@ -174,12 +179,15 @@ class Saving:
         if not self.args.should_save and not self.is_distributed_loading_by_transformers:
             return
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        save = partial(adapter.save, model) if adapter.is_adapted(model) else model.save_pretrained
+        inner = modules.core(model)
+        save = partial(adapter.save, inner) if adapter.is_adapted(model) else inner.save_pretrained
         save(str(output_dir), state_dict=state_dict, is_main_process=self.args.should_save)
         if not self.args.should_save:
             return
         if adapter.is_adapted(model):
             state.save(adapter.state(model), Path(str(output_dir)), "trained")
+        elif others := modules.beside(model):
+            state.save(others, Path(str(output_dir)), BESIDE)
         if self.processing_class is not None:
             self.processing_class.save_pretrained(output_dir)
         (Path(str(output_dir)) / "README.md").unlink(missing_ok=True)

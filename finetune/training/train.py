@@ -16,7 +16,7 @@ from finetune.data import index
 from finetune.data.rows import Rows
 from finetune.errors import UserError
 from finetune.evaluation.evaluate import Evaluation
-from finetune.models import adapter, attention, model, quantization, tokenizer
+from finetune.models import adapter, attention, model, modules, quantization, tokenizer
 from finetune.models.model import Loaded
 from finetune.models.precision import DTYPES
 from finetune.plan import identity
@@ -74,11 +74,12 @@ def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
 
     loaded = load_base(plan)
     plan.config.task.configure(loaded.model, words, plan.facts)
+    whole = plan.config.task.around(loaded.model, plan.source, words, plan.max_length)
     rows = reference.compared(plan, folder, rows, evaluation, loaded.model)
-    baseline = _baseline(plan, folder, evaluation, loaded.model, words, rows["validation"])
+    baseline = _baseline(plan, folder, evaluation, whole, words, rows["validation"])
 
     set_seed(seeds["init"])
-    adapted = _adapted(plan, loaded)
+    adapted = modules.with_core(whole, _adapted(plan, loaded))
     if rows["train"].is_packed:
         log.info("packing: %s", _isolated(plan, adapted, words))
     with _tracking(plan, folder):

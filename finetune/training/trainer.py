@@ -10,6 +10,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from finetune.config.options import resolve
 from finetune.config.task import IGNORED, Facts, Task
+from finetune.data.joined import identities
 from finetune.data.rows import Rows
 from finetune.errors import UserError
 from finetune.models import adapter
@@ -23,6 +24,8 @@ from finetune.training.watched import Watched
 from finetune.training.weighed import Weighed
 
 Score = Callable[[Any, Rows], dict[str, float]]
+SAMPLERS = ("batch_sampler", "no_duplicates")
+"""Of sentence-transformers: as rows come, or no text twice in a step, which would be its own negative."""
 Forward = Callable[[Any, dict[str, Any]], Any]
 """From a model and a batch to their `loss`, a mean over what its labels mark."""
 
@@ -71,6 +74,7 @@ def assemble(plan: Plan, parts: Parts, score: Score, checkpoints: str) -> Traine
         processing_class=parts.tokenizer,
         data_collator=collator_of(parts.model, rows["train"], parts.tokenizer, task),
         **({"ref_model": parts.reference} if parts.reference is not None else {}),
+        **task.trainer_parts(parts.model, plan.facts),
     )
     adapter.drop_copy(parts.model)
     trainer.train_dataset, trainer.eval_dataset = rows["train"], rows["validation"]
@@ -132,7 +136,17 @@ class Ordered:
             multiprocessing_context=args.dataloader_multiprocessing_context,
         )
 
-    def _order(self: Any, step: int) -> Any:
+    def _order(self: Any, step: int) -> order.Order:
+        """As `train_sampling_strategy` says and, where the trainer has one, sentence-transformers' `batch_sampler`."""
+        sampler = str(getattr(getattr(self.args, "batch_sampler", None), "value", SAMPLERS[0]))
+        if sampler not in SAMPLERS:
+            raise UserError(
+                f"trainer.batch_sampler={sampler} cannot be resumed exactly. Write {' or '.join(SAMPLERS)}"
+            )
+        chosen = self._strategy(step)
+        return chosen if sampler == SAMPLERS[0] else order.apart(chosen, identities(self.train_dataset), step)
+
+    def _strategy(self: Any, step: int) -> order.Order:
         strategy = self.args.train_sampling_strategy
         if strategy == "group_by_length":
             return order.by_length(self.train_dataset.lengths, step)
