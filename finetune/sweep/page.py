@@ -1,0 +1,5 @@
+"""x"""
+
+
+def page(name, results, study):
+    return "<html>"
