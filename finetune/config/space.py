@@ -18,9 +18,7 @@ from finetune.config.origin import COMMAND_LINE, nearest_origin
 from finetune.config.provenance import leaves
 from finetune.errors import ConfigError, Problem
 
-FORMS = (
-    "A space is written choice(a,b), range(1,9,2), interval(0,0.3), tag(log,interval(1e-5,1e-3)) or int(interval(1,64))"
-)
+FORMS = "Write choice(a,b), range(1,9,2), interval(0,0.3), tag(log,interval(1e-5,1e-3)) or int(interval(1,64))"
 SWEEPING = re.compile(r"=\s*(choice|range|interval|tag|shuffle|sort|glob)\s*\(|=\s*(int|float|str)\s*\(\s*interval")
 Value = str | int | float
 

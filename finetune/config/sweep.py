@@ -17,7 +17,7 @@ class SweepConfig:
     __pydantic_config__: ClassVar[Any] = Closed
 
     space: dict[str, Any] = field(default_factory=dict)
-    """Key to its values: a list, or in Hydra's grammar `choice(8,16)`, `range(1,9,2)`, `tag(log,interval(1e-5,1e-3))`."""
+    """Key to its values: a list, or Hydra's `choice(8,16)`, `range(1,9,2)`, `tag(log,interval(1e-5,1e-3))`."""
     sampler: Literal["tpe", "random", "cmaes", "nsga2", "gp", "grid"] = "tpe"
     """Who chooses the next point; grid takes every point, in order."""
     pruner: Literal["none", "median", "hyperband", "asha"] = "none"
@@ -29,7 +29,7 @@ class SweepConfig:
     timeout: Annotated[Number, Field(gt=0)] | None = None
     """Seconds after which no further trial is started."""
     seeds_per_trial: Positive = 1
-    """Runs of each point, of the same rows, by other `seeds`; a trial's value is their mean. The first decides on pruning."""
+    """Runs of a point on the same rows, by other `seeds`; its value is their mean. The first decides on pruning."""
     n_jobs: Positive | Literal["auto"] = "auto"
     """Trials at a time; auto is as many as there are devices for, and one on a processor."""
     devices_per_trial: Count | Literal["auto"] = "auto"

@@ -44,6 +44,8 @@ def plan(folder: SweepFolder, words: dict[str, list[str]]) -> dict[str, Found]:
 
 def main() -> None:
     """Plan all points of a sweep, and write what was found."""
+    # It speaks of a missing optional kernel at import, whether or not anything is quantized.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     logging.getLogger("finetune").addHandler(logging.StreamHandler(sys.stdout))
     logging.getLogger("finetune").setLevel(logging.INFO)
     folder = SweepFolder(Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""What a sweep has found so far: one line a trial, the best point as a recipe, and the page. Knows files and numbers."""
+"""What a sweep has found so far: one line a trial, the best point as a recipe, and the page."""
 
 import csv
 import io

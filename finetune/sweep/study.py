@@ -3,13 +3,13 @@
 Everything is in the journal before anything is done of it, so that a sweep that is killed goes on as it would have.
 """
 
-import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from finetune.config.space import Choices, Dimension, Space, Value
+from finetune.config.space import Choices, Dimension, Space, Value, every
 from finetune.config.sweep import GRID, SweepConfig
 from finetune.errors import MissingExtra, UserError
 
@@ -33,7 +33,6 @@ COUNTED = 10_000
 """Points of a space that are told apart one by one."""
 SEVERAL = ("tpe", "random", "nsga2", "gp", GRID)
 """Samplers that take more than one objective."""
-Points = Callable[[Mapping[str, Value]], str]
 
 
 class Study:
@@ -68,12 +67,12 @@ class Study:
             if point not in there:
                 self.study.enqueue_trial(dict(point))
 
-    def ask(self) -> tuple[int, dict[str, Value]]:
-        """The number and the point of a new trial."""
+    def ask(self) -> int:
+        """The number of a new trial."""
         self.study.sampler = _sampler(self.config.sampler, self._seed(len(self.trials())))
         trial = self.study.ask()
         self.known[trial.number] = trial
-        return trial.number, self.point(trial.number)
+        return trial.number
 
     def point(self, number: int) -> dict[str, Value]:
         """The point of a trial; what a sweep that was killed had not yet drawn of it is drawn."""
@@ -82,8 +81,6 @@ class Study:
 
     def untried(self) -> dict[str, Value] | None:
         """A point of a space that can be counted, of those that no trial has; None where there is none."""
-        from finetune.config.space import every
-
         tried = [trial.params or trial.system_attrs.get("fixed_params") for trial in self.trials()]
         left = [point for point in every(self.space) if point not in tried]
         return random.Random(self._seed(len(tried))).choice(left) if left else None
@@ -119,10 +116,14 @@ class Study:
         """How much each key decides about an objective; empty where too little is known."""
         if len(self.trials(COMPLETE)) < 4:
             return {}
+        # It explains low values.
+        sign = -1 if self.config.objectives[self.objectives[objective]] == "maximize" else 1
         try:
-            return optuna.importance.get_param_importances(
-                self.study, target=lambda trial: trial.values[objective], evaluator=_importance()
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return optuna.importance.get_param_importances(
+                    self.study, target=lambda trial: sign * trial.values[objective]
+                )
         except (ValueError, RuntimeError, ZeroDivisionError):  # all trials are worth the same
             return {}
 
@@ -203,7 +204,3 @@ def _pruner(name: str) -> pruners.BasePruner:
     if name == "asha":
         return pruners.SuccessiveHalvingPruner(min_resource=1)
     return pruners.NopPruner()
-
-
-def _importance() -> Any:
-    return optuna.importance.PedAnovaImportanceEvaluator()

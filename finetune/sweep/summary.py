@@ -10,7 +10,7 @@ from finetune.sweep.trials import KEPT
 
 def lines(work: Work) -> Iterator[str]:
     """What is printed at the end."""
-    results = of(work.study)
+    results = of(work.ledger.study)
     counts = Counter(each.state for each in results if each.same_as is None)
     repeated = sum(each.same_as is not None for each in results)
     told = [f"{number} {state}" for state, number in counts.items()]
@@ -26,11 +26,11 @@ def lines(work: Work) -> Iterator[str]:
 
 
 def _best(work: Work) -> Iterator[str]:
-    names = work.study.objectives
+    names = work.ledger.study.objectives
     for at, name in enumerate(names):
-        shares = work.study.importances(at)
+        shares = work.ledger.study.importances(at)
         if shares:
             yield f"what decides {name}: {', '.join(f'{key} {share:.0%}' for key, share in shares.items())}"
-    for trial in work.study.best():
+    for trial in work.ledger.study.best():
         values = "  ".join(f"{name} {value:.4g}" for name, value in zip(names, trial.values, strict=True))
         yield f"best: trial {trial.number}  {values}  {trial.user_attrs[KEPT]['words']}"

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from finetune.sweep import outcome, trials
+from finetune.sweep import outcome
 from finetune.sweep.results import Result, of
 from finetune.sweep.sweep import Watch, Work
 
@@ -27,10 +27,10 @@ def shown(console: Console) -> Iterator[Watch]:
 def table(work: Work) -> Table:
     """Those that run, those that ended last, and the best."""
     drawn = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("trial", "", "step", *work.study.objectives, "point"):
+    for heading in ("trial", "", "step", *work.ledger.study.objectives, "point"):
         drawn.add_column(heading, justify="right" if heading in ("trial", "step") else "left")
-    best = {trial.number for trial in work.study.best()}
-    results = [each for each in of(work.study) if each.same_as is None]
+    best = {trial.number for trial in work.ledger.study.best()}
+    results = [each for each in of(work.ledger.study) if each.same_as is None]
     ended = [each for each in results if each.state != "running"]
     last = [each for each in ended if each in ended[-ENDED_SHOWN:] or each.number in best]
     for each in [*last, *(each for each in results if each.state == "running")]:
@@ -42,11 +42,11 @@ def table(work: Work) -> Table:
 
 
 def _row(each: Result, mark: str, work: Work) -> list[str]:
-    names = work.study.objectives
+    names = work.ledger.study.objectives
     newest = list(each.evaluations.values())[-1:] if not each.values else each.values
     values = [f"{value:.4g}" for value in newest] + [""] * (len(names) - len(newest))
     running = next((trial for trial in work.running if trial.number == each.number), None)
-    step = outcome.step(trials.folder_of(running, work.sweep)) if running else each.steps
+    step = outcome.step(work.folder(running)) if running else each.steps
     point = "  ".join(f"{key.rpartition('.')[2]}={_shown(value)}" for key, value in each.params.items())
     return [str(each.number), mark, str(step or ""), *values, each.reason or point]
 
