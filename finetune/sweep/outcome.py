@@ -82,7 +82,7 @@ def check_first_scores(folder: RunFolder, objectives: Sequence[str], generates: 
     Raises:
         UserError: it is none of the scores.
     """
-    scores = (folder.read("baseline.json") or {}).get("scores")
+    scores = (folder.read("baseline.json") or {}).get("scores", {})
     for name in objectives if scores and not generates else ():
         if name not in scores and name not in BESIDE:
             raise unknown(name, list(scores))

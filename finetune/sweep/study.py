@@ -176,7 +176,8 @@ def _mend(journal: Path) -> None:
 def _suggested(trial: Trial, dimension: Dimension) -> Value:
     key = dimension.key
     if isinstance(dimension, Choices):
-        return trial.suggest_categorical(key, dimension.values)
+        chosen: Any = trial.suggest_categorical(key, dimension.values)
+        return chosen
     if dimension.is_whole:
         low, high = int(dimension.low), int(dimension.high)
         return trial.suggest_int(key, low, high, step=dimension.step, log=dimension.is_log)
