@@ -24,7 +24,7 @@ class Ledger:
         self.sweep, self.settings = sweep, sweep.settings
         self.space, journal = sweep.source.space, sweep.folder / "journal.log"
         self.study = Study(journal, sweep.first.name, sweep.settings, self.space, sweep.first.seed)
-        self.began, self.is_exhausted = time.monotonic(), False
+        self.began, self.is_exhausted, self.is_shown = time.monotonic(), False, False
         found = [trial for trial in self.study.trials() if KEPT in trial.user_attrs]
         self.by_point = {trial.user_attrs[KEPT]["point"]: trial.number for trial in found}
         if self.settings.sampler == GRID:
@@ -46,7 +46,7 @@ class Ledger:
             begun: trials that are not over.
         """
         for _ in range(TRIES):
-            if not self._wants_more(begun):
+            if not self._wants_more(begun) or self._is_used_up():
                 return None
             if trial := self._with_point(self.study.ask()):
                 return trial
@@ -107,6 +107,10 @@ class Ledger:
         late = self.settings.timeout is not None and time.monotonic() - self.began > self.settings.timeout
         return not late and not self.is_exhausted and len(ended) + begun < (self.settings.n_trials or 0)
 
+    def _is_used_up(self) -> bool:
+        """Whether every point of a space that can be counted has a trial."""
+        return self.space.size <= points.COUNTED and self.study.is_used_up()
+
     def _with_point(self, number: int) -> Trial | None:
         """A new trial with its point frozen; None where the point cannot be trained, or is another trial's."""
         point = self.study.point(number)
@@ -131,13 +135,18 @@ class Ledger:
         self.follow()
         if self.space.size <= points.COUNTED:
             untried = self.study.untried()
-            self.is_exhausted = untried is None
             self.study.queue([untried] if untried else [])
 
     def _end(self, trial: Trial, state: object, values: list[float] | None = None) -> None:
-        """Tell the study how a trial ended, and write what is known now."""
+        """Tell the study how a trial ended."""
         self.keep(trial)
         self.study.note(trial.number, steps=outcome.step(trials.folder_of(trial, self.sweep)))
         self.study.tell(trial.number, state, values)
         self.follow()
-        results.write(self.sweep, self.study)
+        self.is_shown = False
+
+    def show(self) -> None:
+        """Write what is known now, where anything has ended since."""
+        if not self.is_shown:
+            results.write(self.sweep, self.study)
+            self.is_shown = True

@@ -43,6 +43,7 @@ class Study:
         _mend(journal)
         self.config, self.space, self.seed = config, space, seed
         self.objectives = list(config.objectives)
+        self._keys = [each.key for each in space.dimensions]
         self.study = optuna.create_study(
             study_name=name,
             storage=JournalStorage(JournalFileBackend(str(journal))),
@@ -62,9 +63,9 @@ class Study:
 
     def queue(self, points: Sequence[Mapping[str, Value]]) -> None:
         """Points that are next, in this order; those that stand there already are not added again."""
-        there = [trial.params or trial.system_attrs.get("fixed_params") for trial in self.trials()]
+        there = self._drawn()
         for point in points:
-            if point not in there:
+            if tuple(point.values()) not in there:
                 self.study.enqueue_trial(dict(point))
 
     def ask(self) -> int:
@@ -81,9 +82,13 @@ class Study:
 
     def untried(self) -> dict[str, Value] | None:
         """A point of a space that can be counted, of those that no trial has; None where there is none."""
-        tried = [trial.params or trial.system_attrs.get("fixed_params") for trial in self.trials()]
-        left = [point for point in every(self.space) if point not in tried]
-        return random.Random(self._seed(len(tried))).choice(left) if left else None
+        tried = self._drawn()
+        left = [point for point in every(self.space) if tuple(point.values()) not in tried]
+        return random.Random(self._seed(len(self.trials()))).choice(left) if left else None
+
+    def is_used_up(self) -> bool:
+        """Whether every point of a space that can be counted has a trial that was begun."""
+        return not self.trials(WAITING) and len(self._drawn()) >= self.space.size
 
     def note(self, number: int, **facts: Any) -> None:
         """Keep facts of a trial that is not over."""
@@ -126,6 +131,11 @@ class Study:
                 )
         except (ValueError, RuntimeError, ZeroDivisionError):  # all trials are worth the same
             return {}
+
+    def _drawn(self) -> set[tuple[Value, ...]]:
+        """The points of all trials, those that wait among them."""
+        found = (trial.params or trial.system_attrs.get("fixed_params", {}) for trial in self.trials())
+        return {tuple(params[key] for key in self._keys) for params in found if params.keys() >= set(self._keys)}
 
     def _trial(self, number: int) -> Trial:
         if number not in self.known:

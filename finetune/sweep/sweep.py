@@ -70,6 +70,7 @@ class Work:
         while not request.by:
             self._look()
             self._fill()
+            self.ledger.show()
             watch(self)
             if not self.running and not self.waiting:
                 return
