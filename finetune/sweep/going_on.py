@@ -87,7 +87,7 @@ def space_of(began: dict[str, Any]) -> Space:
     made = []
     for each in began["space"]:
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in each.items()}
-        made.append(kinds[values.pop("kind")](**values))
+        made.append(kinds[str(values.pop("kind"))](**values))
     return Space(tuple(made))
 
 

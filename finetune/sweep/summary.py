@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from finetune.sweep.results import BEST, of
+from finetune.sweep.report import BEST
+from finetune.sweep.results import of
 from finetune.sweep.sweep import Work
 from finetune.sweep.trials import KEPT
 

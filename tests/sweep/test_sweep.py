@@ -154,7 +154,7 @@ def test_one_failure_too_many_ends_the_sweep_which_can_go_on(tmp_path):
 
 
 def test_an_objective_that_no_run_scores_is_one_message_and_leaves_nobody(tmp_path):
-    with pytest.raises(UserError, match="no run scores acuracy. Did you mean accuracy"):
+    with pytest.raises(UserError, match=r"no run scores acuracy\. Did you mean accuracy"):
         run(tmp_path / "s", RATES, "sweep.objectives={acuracy: maximize}")
     assert not of_sweep(tmp_path / "s")
 
@@ -231,7 +231,7 @@ def test_a_recipe_that_is_edited_changes_no_sweep(tmp_path, monkeypatch):
     for name, text in {
         "base.yaml": "dataset: {path: nothing}\ntrainer: {warmup_steps: 3}\n",
         "mine.yaml": "defaults: [./base.yaml, override /task: sequence_classification]\nmodel: {path: nowhere}\n"
-        "sweep: {space: {trainer.learning_rate: 'tag(log, interval(1e-5, 1e-1))', trainer: {weight_decay: [0, 0.1]}}}\n",
+        "sweep: {space: {trainer.learning_rate: 'interval(1e-5, 1e-1)', trainer: {weight_decay: [0, 0.1]}}}\n",
     }.items():
         Path(name).write_text(f"# @package _global_\n{text}")
     run_of = ["recipe=mine.yaml", f"run_folder={tmp_path / 's'}", "sweep.n_trials=2"]
