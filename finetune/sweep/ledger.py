@@ -8,7 +8,7 @@ from finetune.config.sweep import GRID
 from finetune.errors import UserError
 from finetune.sweep import outcome, points, report, trials
 from finetune.sweep.beginning import Sweep
-from finetune.sweep.study import COMPLETE, FAILED, PRUNED, RUNNING, Study, TrialState
+from finetune.sweep.study import COMPLETE, FAILED, PRUNED, RUNNING, State, Study
 from finetune.sweep.trials import KEPT, Trial
 
 log = logging.getLogger("finetune.sweep")
@@ -137,7 +137,7 @@ class Ledger:
             untried = self.study.untried()
             self.study.queue([untried] if untried else [])
 
-    def _end(self, trial: Trial, state: TrialState, values: list[float] | None = None) -> None:
+    def _end(self, trial: Trial, state: State, values: list[float] | None = None) -> None:
         """Tell the study how a trial ended."""
         self.keep(trial)
         self.study.note(trial.number, steps=outcome.step(trials.folder_of(trial, self.sweep)))

@@ -22,6 +22,7 @@ try:
 except ModuleNotFoundError as missing:
     raise MissingExtra(missing.name or "optuna", "sweep") from None
 
+State = TrialState
 RUNNING, COMPLETE, PRUNED, FAILED, WAITING = (
     TrialState.RUNNING,
     TrialState.COMPLETE,
@@ -53,7 +54,7 @@ class Study:
         )
         self.known: dict[int, Trial] = {}
 
-    def trials(self, *states: TrialState) -> list[FrozenTrial]:
+    def trials(self, *states: State) -> list[FrozenTrial]:
         """The trials in some states; all without any."""
         return self.study.get_trials(deepcopy=False, states=states or None)
 
@@ -105,7 +106,7 @@ class Study:
                     return True
         return False
 
-    def tell(self, number: int, state: TrialState, values: Sequence[float] | None = None) -> None:
+    def tell(self, number: int, state: State, values: Sequence[float] | None = None) -> None:
         """The end of a trial."""
         self.study.tell(number, list(values) if state == COMPLETE and values is not None else None, state=state)
         self.known.pop(number, None)
