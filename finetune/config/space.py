@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -222,7 +223,8 @@ def _short(text: str) -> str:
 
 def _reason(error: HydraException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".:") if lines else type(error).__name__
+    first = lines[0] if lines else type(error).__name__
+    return re.sub(r"^\w+ while evaluating '.*?': ", "", first).rstrip(".:")
 
 
 def representatives(space: Space, most: int) -> Iterator[dict[str, Value]]:
@@ -242,8 +244,6 @@ def representatives(space: Space, most: int) -> Iterator[dict[str, Value]]:
 
 def every(space: Space) -> Iterator[dict[str, Value]]:
     """Every point of a space that can be counted; the last key varies fastest."""
-    points: Iterator[dict[str, Value]] = iter([{}])
-    for each in space.dimensions:
-        values = each.values or ()
-        points = ({**point, each.key: value} for point in list(points) for value in values)
-    return points
+    keys = [each.key for each in space.dimensions]
+    for values in product(*(each.values or () for each in space.dimensions)):
+        yield dict(zip(keys, values, strict=True))

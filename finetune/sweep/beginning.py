@@ -3,6 +3,7 @@
 A sweep that is gone on with is what it was when it began, whatever became of the recipe since.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from finetune.sweep import planning, points
 from finetune.sweep.devices import Pool, present
 from finetune.sweep.folder import PLANNED, SWEEP, SweepFolder
 from finetune.sweep.points import Source
+
+log = logging.getLogger("finetune.sweep")
 
 MOST_PLANNED = 64
 """Points of a space that are all planned before the first trial; of a larger one, those at its ends."""
@@ -88,7 +91,9 @@ def new(wanted: Asked, folder: SweepFolder) -> Sweep:
     for point in representatives:
         config = points.on_sweep(points.config_of(source, point), settings)
         words[points.freeze(config, folder / points.FOLDER)] = source.space.words(point)
+    log.info("planning %s", _counted(len(representatives), source.space))
     found = planning.plan(folder, words)
+    log.info("planned: %s", _told(list(found.values())))
     settings = _settled(settings, source.space, list(found.values()))
     folder.write(
         SWEEP,
@@ -117,6 +122,22 @@ def _kept(wanted: Asked, folder: SweepFolder) -> Source:
     if different := differences(comparable(wanted.first), comparable(again)):
         raise FinetuneError(f"the recipe was not kept as it is: {different[0]}")
     return source
+
+
+def _counted(planned: int, of: Space) -> str:
+    if planned == of.size:
+        return f"all {planned} points"
+    return f"{planned} points: the ends of every key. Each other one is planned by its trial, before its first step"
+
+
+def _told(found: list[planning.Found]) -> str:
+    """Steps and time of a trial, and over how many sets of prepared rows they go."""
+    steps = sorted({each["steps"] for each in found})
+    high = max(((each["duration"] or {}).get("high", 0.0) for each in found), default=0.0)
+    rows = len({each.get("rows") for each in found})
+    often = f"{steps[0]} steps" if len(steps) == 1 else f"{steps[0]} to {steps[-1]} steps"
+    within = f", at most about {high / 60:.0f} min" if high > 60 else ""
+    return f"{often} a trial{within}; data prepared {'once' if rows == 1 else f'in {rows} ways'}"
 
 
 def comparable(config: Config) -> dict[str, Any]:

@@ -8,6 +8,7 @@ Data is prepared here, once for all points that share it.
 import logging
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def main() -> None:
     """Plan all points of a sweep, and write what was found."""
     # It speaks of a missing optional kernel at import, whether or not anything is quantized.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore", FutureWarning)
     logging.getLogger("finetune").addHandler(logging.StreamHandler(sys.stdout))
     logging.getLogger("finetune").setLevel(logging.INFO)
     folder = SweepFolder(Path(sys.argv[1]))

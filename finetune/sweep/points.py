@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from finetune.config.check import dump, load_config
-from finetune.config.launch import LOCAL, LaunchConfig
+from finetune.config.launch import LOCAL, TORCHRUN, LaunchConfig
 from finetune.config.schema import Config
 from finetune.config.space import Space, Value, every, representatives
 from finetune.config.sweep import SweepConfig
@@ -83,6 +83,11 @@ def grid(space: Space) -> list[Values]:
 
 def on_sweep(config: Config, settings: SweepConfig) -> Config:
     """A point with as many processes as it has devices, where the sweep says how many."""
+    if config.launch.method not in (LOCAL, TORCHRUN):
+        raise UserError(
+            f"launch={config.launch.method}: a sweep starts its trials on this machine. Write launch=local, or "
+            "launch=torchrun with sweep.devices_per_trial"
+        )
     wanted = settings.devices_per_trial
     return config if wanted == "auto" else on_devices(config, wanted)
 

@@ -32,6 +32,8 @@ RUNNING, COMPLETE, PRUNED, FAILED, WAITING = (
 )
 COUNTED = 10_000
 """Points of a space that are told apart one by one."""
+TELLING = 10
+"""Finished trials from which it is said how much each key decides."""
 SEVERAL = ("tpe", "random", "nsga2", "gp", GRID)
 """Samplers that take more than one objective."""
 
@@ -120,7 +122,7 @@ class Study:
 
     def importances(self, objective: int) -> dict[str, float]:
         """How much each key decides about an objective; empty where too little is known."""
-        if len(self.trials(COMPLETE)) < 4:
+        if len(self.trials(COMPLETE)) < TELLING:
             return {}
         # It explains low values.
         sign = -1 if self.config.objectives[self.objectives[objective]] == "maximize" else 1

@@ -122,7 +122,8 @@ class Work:
         self.ledger.keep(trial)
         self.launcher.begin(gate)
         self.running.append(trial)
-        self.ledger.say(trial, "goes on" if self.folder(trial).stage else f"started: {trial.words}")
+        again = f", seed {trial.seed + 1} of {self.sweep.settings.seeds_per_trial}" if trial.seed else ""
+        self.ledger.say(trial, "goes on" if self.folder(trial).stage else f"started{again}: {trial.words}")
 
     def _watch(self, trial: Trial) -> None:
         """Tell the study of new evaluations, and end the trial where they are too bad."""
