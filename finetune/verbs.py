@@ -27,7 +27,8 @@ def _loaded(overrides: list[str]) -> "tuple[Config, Sequence[str]]":
     from finetune.config.check import load_config
 
     config, composed = load_config(overrides)
-    return config, composed.notes
+    idle = ["sweep.space is idle: finetune sweep trains its points"] if config.sweep.space else []
+    return config, [*composed.notes, *idle]
 
 
 def _run(load: "Callable[[], tuple[Config, Sequence[str]]]") -> None:

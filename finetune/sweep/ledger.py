@@ -1,6 +1,7 @@
 """The books of a sweep: which trial comes next, what each came to, and how many more are wanted. Starts nothing."""
 
 import logging
+import sys
 import time
 from statistics import fmean
 
@@ -59,7 +60,8 @@ class Ledger:
 
     def say(self, trial: Trial, what: str) -> None:
         """Tell what became of a trial."""
-        log.info("trial %d %s", trial.number, what, extra={"is_of_sweep": True})
+        # On a terminal the table shows it.
+        log.info("trial %d %s", trial.number, what, extra={"is_on_bar": sys.stdout.isatty()})
 
     def scored(self, trial: Trial, values: list[float]) -> bool:
         """The end of one run; whether the next seed is to be trained."""

@@ -17,7 +17,7 @@ from finetune.errors import Stopped
 from finetune.plan.run_folder import RunFolder
 from finetune.sweep.processes import Local
 
-STEPS, EVERY, PAUSE = 40, 2, 0.004
+STEPS, EVERY, PAUSE = 40, 4, 0.004
 
 
 class Pretending(Local):

@@ -36,7 +36,6 @@ def test_a_trial_is_the_same_recipe_run_alone_and_rows_are_prepared_once(tmp_pat
     plans = [json.loads((folder / "trials" / name / "plan.json").read_text()) for name in ("000", "001")]
     assert plans[0]["rows"] == plans[1]["rows"]
     best = max(rows, key=lambda row: float(row["accuracy"]))
-    alone = finetune("train", f"recipe={folder / 'best.yaml'}", f"run_folder={tmp_path / 'alone'}")
-    assert alone.returncode == 0, alone.stderr
-    assert weights(tmp_path / "alone") == weights(folder / "trials" / f"{int(best['trial']):03d}")
+    alone = tiny_runs.worked([f"recipe={folder / 'best.yaml'}", f"run_folder={tmp_path / 'alone'}"], tmp_path)
+    assert weights(alone) == weights(folder / "trials" / f"{int(best['trial']):03d}")
     assert weights(folder / "trials" / "000") != weights(folder / "trials" / "001")

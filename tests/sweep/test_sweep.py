@@ -76,12 +76,12 @@ def test_every_point_is_trained_once_and_the_best_is_a_recipe(tmp_path):
 
 def test_a_sweep_whose_parent_and_trials_are_killed_ends_with_every_trial_once(tmp_path):
     folder, draw, kills = tmp_path / "s", random.Random(1), Counter()
-    opened(folder, RATES, "sweep=random", "sweep.n_trials=24", "sweep.n_jobs=4", "sweep.max_failures=0")
+    opened(folder, RATES, "sweep=random", "sweep.n_trials=16", "sweep.n_jobs=4", "sweep.max_failures=0")
     process = parent(folder)
     while process.poll() is None:
         time.sleep(draw.uniform(0.6, 1.2))
         running = of_sweep(folder)
-        if kills.total() == 6 or process.poll() is not None:
+        if kills.total() == 5 or process.poll() is not None:
             process.wait(300)
         elif kills.total() % 2:
             process.kill()
@@ -93,16 +93,16 @@ def test_a_sweep_whose_parent_and_trials_are_killed_ends_with_every_trial_once(t
             kills["trial"] += 1
     assert process.returncode == 0, process.stderr.read()
     found = rows(folder)
-    assert kills["parent"] >= 3
-    assert Counter(row["state"] for row in found) == {"finished": 24}
-    assert len({row["trainer.learning_rate"] for row in found}) == 24
-    assert len(list((folder / "trials").glob("*/evaluation.json"))) == 24
+    assert kills["parent"] >= 2
+    assert Counter(row["state"] for row in found) == {"finished": 16}
+    assert len({row["trainer.learning_rate"] for row in found}) == 16
+    assert len(list((folder / "trials").glob("*/evaluation.json"))) == 16
     assert not of_sweep(folder)
 
 
 def test_a_sweep_that_goes_on_draws_the_points_it_would_have_drawn(tmp_path):
     drawn = []
-    for parts in ((6,), (2, 4, 6)):
+    for parts in ((5,), (2, 5)):
         folder = tmp_path / str(len(parts))
         for most in parts:
             run(folder, RATES, "sweep.sampler=tpe", f"sweep.n_trials={most}")
