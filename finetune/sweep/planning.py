@@ -21,10 +21,10 @@ Found = dict[str, Any]
 
 
 def plan(folder: SweepFolder, words: dict[str, list[str]]) -> dict[str, Found]:
-    """Plan every point that lies in the folder; hash to what was found.
+    """Plan points that lie in the folder; hash to what was found.
 
     Args:
-        words: hash to the overrides of a point, to name it by.
+        words: hash to the overrides of each point, to name it by.
     Raises:
         UserError, MachineError: points that cannot be trained, all of them.
     """
@@ -32,12 +32,11 @@ def plan(folder: SweepFolder, words: dict[str, list[str]]) -> dict[str, Found]:
     said = folder.read(PLANNED)
     if done.returncode or said is None:
         raise MachineError(f"the points could not be planned: the process that does ended with {done.returncode}")
-    found: dict[str, Found] = said["points"]
+    # A folder may hold points of an attempt before.
+    found: dict[str, Found] = {digest: said["points"][digest] for digest in words}
     failed = {digest: each for digest, each in found.items() if "failed" in each}
     if failed:
-        lines = [
-            f"  {' '.join(words[digest])}: {each['failed']}" for digest, each in failed.items() if digest in words
-        ]
+        lines = [f"  {' '.join(words[digest])}: {each['failed']}" for digest, each in failed.items()]
         kind = UserError if any(each["code"] == USER for each in failed.values()) else MachineError
         raise kind(f"{len(failed)} of {len(found)} planned points cannot be trained\n" + "\n".join(lines))
     return found
@@ -51,9 +50,7 @@ def main() -> None:
     logging.getLogger("finetune").addHandler(logging.StreamHandler(sys.stdout))
     logging.getLogger("finetune").setLevel(logging.INFO)
     folder = SweepFolder(Path(sys.argv[1]))
-    before = (folder.read(PLANNED) or {}).get("points", {})
-    files = sorted((folder / FOLDER).glob("*.yaml"))
-    found = {file.stem: before.get(file.stem) or _planned(file) for file in files}
+    found = {file.stem: _planned(file) for file in sorted((folder / FOLDER).glob("*.yaml"))}
     folder.write(PLANNED, {"accelerators": _accelerators(), "points": found})
 
 

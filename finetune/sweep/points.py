@@ -6,7 +6,7 @@ Two points that come to the same config are one. A recipe that is edited later c
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -31,6 +31,8 @@ class Source:
     words: list[str]
     """The overrides that all points share, the recipe first."""
     space: Space
+    composed: dict[tuple[str, ...], Config] = field(default_factory=dict, compare=False)
+    """Points that were composed before: composing takes a fifth of a second."""
 
 
 def config_of(source: Source, point: Values) -> Config:
@@ -39,12 +41,15 @@ def config_of(source: Source, point: Values) -> Config:
     Raises:
         ConfigError: what is wrong with it, each key with the place its values were written in.
     """
+    words = tuple(source.space.words(point))
+    if words in source.composed:
+        return source.composed[words]
     try:
-        return load_config([*source.words, *source.space.words(point)])[0]
+        return source.composed.setdefault(words, load_config([*source.words, *words])[0])
     except ConfigError as error:
         raise ConfigError([_placed(problem, source.space) for problem in error.problems]) from None
     except UserError as error:
-        raise UserError(f"{error}, with {' '.join(source.space.words(point))}") from None
+        raise UserError(f"{error}, with {' '.join(words)}") from None
 
 
 def first(source: Source) -> Values:
