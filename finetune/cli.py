@@ -75,10 +75,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="finetune", description="Fine-tune Hugging Face models from short YAML recipes.")
     added = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
     train = _config_verb(added, "train", "train, evaluate and verify a model", verbs.train)
-    train.add_argument("-m", "--multirun", action="store_true", help="kept for sweeps")
+    train.add_argument("-m", "--multirun", action="store_true", help="every point of a grid: key=a,b group=c,d")
     resume = _run_verb(added, "resume", "go on with a run that was stopped", verbs.resume)
     resume.add_argument("overrides", nargs="*", metavar="key=value", help="what is to be different from now on")
     resume.add_argument("--back-to", type=int, metavar="STEP", help="an earlier checkpoint; later ones are set aside")
+    _config_verb(added, "sweep", "train many points of a recipe, or go on: sweep resume FOLDER", verbs.sweep)
     plan = _config_verb(added, "plan", "check everything and say what a run would do, without training", verbs.plan)
     plan.add_argument("--output", type=Path, metavar="DIR", help="for plan.json and plan.md (default: runs/NAME/plan)")
     rehearse = _config_verb(added, "rehearse", "run a whole recipe shrunk, on the processor", verbs.rehearse)
@@ -139,6 +140,7 @@ class _Parser(argparse.ArgumentParser):
 VERBS = (
     "train",
     "resume",
+    "sweep",
     "plan",
     "rehearse",
     "show",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from finetune.plan.plan import Plan
     from finetune.rehearse.rehearse import Stage
     from finetune.rehearse.shrink import Replaced
+    from finetune.sweep.beginning import Sweep
 
 # Markup is off: user data and paths may hold square brackets.
 console = Console(width=None if sys.stdout.isatty() else 160, soft_wrap=not sys.stdout.isatty())
@@ -105,6 +106,17 @@ def conclude(folder: RunFolder) -> None:
 
 def _better(score: float, baseline: float, greater: bool) -> bool:
     return score > baseline if greater else score < baseline
+
+
+def show_sweep(sweep: Sweep) -> None:
+    """Run a sweep, its trials on the screen as they go, and say what came of it."""
+    from finetune.sweep import summary, table
+    from finetune.sweep.sweep import run
+
+    with table.shown(console) as watch:
+        work = run(sweep, watch)
+    for line in summary.lines(work):
+        console.print(line, markup=False, highlight=False)
 
 
 def show_rehearsal(stages: Iterable[Replaced | Stage]) -> None:

@@ -11,12 +11,15 @@ from finetune.errors import UserError
 
 if TYPE_CHECKING:
     from finetune.config.schema import Config
+    from finetune.sweep.beginning import Sweep
+    from finetune.sweep.folder import SweepFolder
 
 
 def train(options: argparse.Namespace) -> None:
     """Train, evaluate, verify, and publish where asked."""
     if options.multirun:
-        raise UserError("-m is kept for sweeps, which this version does not run; start one training for each point")
+        _sweep([*options.overrides, "sweep.sampler=grid"])
+        return
     _run(lambda: _loaded(options.overrides))
 
 
@@ -24,7 +27,8 @@ def _loaded(overrides: list[str]) -> "tuple[Config, Sequence[str]]":
     from finetune.config.check import load_config
 
     config, composed = load_config(overrides)
-    return config, composed.notes
+    idle = ["sweep.space is idle: finetune sweep trains its points"] if config.sweep.space else []
+    return config, [*composed.notes, *idle]
 
 
 def _run(load: "Callable[[], tuple[Config, Sequence[str]]]") -> None:
@@ -49,6 +53,35 @@ def resume(options: argparse.Namespace) -> None:
         return of_folder(options.run, options.overrides, options.back_to)
 
     _run(load)
+
+
+def sweep(options: argparse.Namespace) -> None:
+    """Train many points, or go on with a sweep."""
+    if options.overrides[:1] != ["resume"]:
+        _sweep(options.overrides)
+        return
+    if len(options.overrides) < 2:
+        raise UserError("finetune sweep resume needs the folder of a sweep")
+    from finetune.sweep import going_on
+    from finetune.sweep.folder import find
+
+    folder = find(options.overrides[1])
+    _swept(folder, lambda: going_on.resumed(folder, options.overrides[2:]))
+
+
+def _sweep(words: list[str]) -> None:
+    from finetune.sweep import beginning, going_on
+
+    wanted = beginning.asked(words)
+    folder = beginning.place(wanted)
+    _swept(folder, lambda: going_on.opened(wanted, folder))
+
+
+def _swept(folder: "SweepFolder", opened: "Callable[[], Sweep]") -> None:
+    from finetune import console
+
+    with console.session(), folder.locked(), folder.logged():
+        console.show_sweep(opened())
 
 
 def plan(options: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ FLOORS = (
     ("artifacts",),
     ("worker",),
     ("launch",),
-    ("run", "rehearse"),
+    ("run", "rehearse", "sweep"),
     ("console", "doctor"),
     ("verbs",),
     ("cli",),
@@ -116,10 +116,16 @@ def test_the_front_door_loads_no_heavy_library_when_imported(name):
     assert not {each.partition(".")[0] for each in imported(name, inside_functions=False)} & HEAVY
 
 
-def test_one_module_knows_hydra():
-    assert [name for name in FILES if any(each.partition(".")[0] == "hydra" for each in imported(name))] == [
-        "config.compose"
-    ]
+def those_that_import(library):
+    return [name for name in FILES if any(each.partition(".")[0] == library for each in imported(name))]
+
+
+def test_hydra_is_known_where_configs_are_composed_and_where_its_grammar_names_a_space():
+    assert those_that_import("hydra") == ["config.compose", "config.space"]
+
+
+def test_one_module_knows_optuna():
+    assert those_that_import("optuna") == ["sweep.study"]
 
 
 def test_no_module_imports_a_task_by_name():

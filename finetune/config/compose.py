@@ -154,7 +154,7 @@ def _misused(override: Override, command: CommandLine) -> Problem | None:
     if re.match(r"hydra\b", key):
         return Problem(key, COMMAND_LINE, "nothing reads it: Hydra composes the config and does no more.")
     if override.is_sweep_override():
-        what = f"{text} names several values, which only a sweep (-m) takes."
+        what = f"{text} names several values, which only finetune sweep takes, or train -m."
         return Problem(key, COMMAND_LINE, what, _one_text(override))
     if key not in groups.names() or override.is_delete():
         return groups.refusal(key, override.value(), COMMAND_LINE) if "/" in key else None

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from finetune.config import groups, origin, recipes
 from finetune.config.reading import Document
 from finetune.errors import Problem, UserError
@@ -40,6 +42,24 @@ def read(name: str) -> Lineage:
     _contain(file, lineage.roots)
     _add(file, lineage, ())
     return lineage
+
+
+def copied(lineage: Lineage, name: str, folder: Path) -> Path:
+    """Write a recipe and what it inherits into a folder, one file a layer; the last one is the same recipe.
+
+    Args:
+        name: that of its runs, which its file's name gave.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    heirs = [f"./{number:02d}.yaml" for number in range(len(lineage.layers))]
+    lineage.layers[-1][1].setdefault("name", name)
+    for number, (_, values) in enumerate(lineage.layers):
+        defaults: list[Any] = [heirs[number - 1]] if number else []
+        if number == len(heirs) - 1:
+            defaults += [{f"override /{group}": option} for group, option in lineage.choices.items()]
+        text = yaml.safe_dump({"defaults": [*defaults, SELF], **values}, sort_keys=False, allow_unicode=True)
+        (folder / heirs[number]).write_text(f"# @package _global_\n{text}", encoding="utf-8")
+    return folder / heirs[-1]
 
 
 def _contain(file: Path, roots: tuple[Path, ...]) -> None:

@@ -12,6 +12,7 @@ from pydantic import Field, SerializeAsAny
 
 from finetune.config.data import DatasetConfig, PackingConfig
 from finetune.config.launch import LaunchConfig
+from finetune.config.sweep import SweepConfig
 from finetune.config.task import Task
 from finetune.config.types import Closed, Count, DType, Name, Number, Positive, Switch, Text, Whole
 
@@ -209,6 +210,7 @@ class Config:
     packing: PackingConfig = field(default_factory=PackingConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
     global_batch_size: Positive | None = None
     """Rows per optimizer step over all devices. None takes per-device size x devices x accumulation."""
     seed: Whole = 42

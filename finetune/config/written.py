@@ -92,7 +92,12 @@ def _depth(text: str) -> int:
 
 def quoted(text: str) -> str:
     """An override whose value is text, whatever is in it, as it is typed into a shell."""
+    return shlex.quote(literal(text))
+
+
+def literal(text: str) -> str:
+    """An override whose value is text, whatever is in it."""
     key, _, value = text.partition("=")
     # Hydra unescapes a backslash only where a quote follows it.
     escaped = re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + (match[2] and '\\"'), value)
-    return shlex.quote(f'{key}="{escaped}"')
+    return f'{key}="{escaped}"'

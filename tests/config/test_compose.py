@@ -242,7 +242,7 @@ class TestCommandLine:
 
     @pytest.mark.parametrize("value", ["1,2", "choice(1,2)", "range(1,3)"])
     def test_several_values_need_a_sweep(self, told, value):
-        assert "names several values, which only a sweep (-m) takes" in told(f"trainer.learning_rate={value}")
+        assert "names several values, which only finetune sweep takes" in told(f"trainer.learning_rate={value}")
 
     @pytest.mark.parametrize("word", ["foo", "=1", "/adapter=lora", "a b=1"])
     def test_what_is_no_override(self, told, word):
