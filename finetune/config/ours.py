@@ -115,15 +115,15 @@ def _hint(key: str, value: Any, details: Sequence[Any]) -> str:
     if "list" in kinds and isinstance(value, str):
         return f"Write {key}=[{value}]"
     if "literal" in kinds:
-        return did_you_mean(str(value), _choices(details[0]))
+        return did_you_mean(str(value), [word for detail in details for word in _choices(detail)])
     if kinds == {"string"} and isinstance(value, int | float | bool):
         return f"Write it in quotes: {written.quoted(f'{key}={value}')}"
     return ""
 
 
 def _choices(detail: Any) -> list[str]:
-    """The words of a Literal, which pydantic gives as `'a', 'b' or 'c'`."""
-    return re.findall(r"'([^']*)'", detail["ctx"]["expected"])
+    """The words of a Literal, which pydantic gives as `'a', 'b' or 'c'`; none of another type."""
+    return re.findall(r"'([^']*)'", detail["ctx"]["expected"]) if detail["type"] == "literal_error" else []
 
 
 def choice(group: str, option: str) -> str:
@@ -167,5 +167,4 @@ def _roles(composed: Composed, chosen: Chosen) -> Iterator[Problem]:
             key = f"dataset.columns.{role}"
             close = nearest(str(role), chosen.task.roles)
             hint = f"Did you mean dataset.columns.{close}?" if close else f"Roles: {', '.join(chosen.task.roles)}"
-            name = composed.values["task"]["name"]
-            yield Problem(key, nearest_origin(key, composed.origins), f"task={name} has no such role.", hint)
+            yield Problem(key, nearest_origin(key, composed.origins), f"task={chosen.task.name} has no such role.", hint)

@@ -101,8 +101,9 @@ def switched_off(model: Any) -> Iterator[Any]:
 
 def drop_copy(model: Any) -> None:
     """Drop the copy of a fresh adapter that TRL makes as a reference: switched off, the adapter is one."""
-    if is_adapted(model) and COPY in model.peft_config:
-        model.delete_adapter(COPY)
+    adapted = core(model)
+    if is_adapted(adapted) and COPY in adapted.peft_config:
+        adapted.delete_adapter(COPY)
 
 
 def load(base: PreTrainedModel, folder: str) -> Any:

@@ -6,7 +6,7 @@ transformer alone, which is the `core` of the whole; a model that stands alone i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import torch
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from finetune.errors import UserError
+from finetune.models.outputs import recorded
 from finetune.models.source import Source
 
 if TYPE_CHECKING:
@@ -110,16 +111,6 @@ def embedded(model: Any, loss: Any, features: Sequence[dict[str, Any]], labels: 
     if sum(map(len, seen)) != rows * len(features):  # some losses look at texts again, or at parts of their vectors
         seen = [model(dict(each))[output] for each in features]
     return SequenceClassifierOutput(loss=found, logits=torch.cat(torch.cat(seen).split(rows), -1))
-
-
-def recorded(model: Any, output: str, run: Callable[[], Any]) -> tuple[Any, list[torch.Tensor]]:
-    """What a function gives, and the outputs that the whole gave meanwhile."""
-    seen: list[torch.Tensor] = []
-    handle = model.register_forward_hook(lambda *given: seen.append(given[-1][output]))
-    try:
-        return run(), seen
-    finally:
-        handle.remove()
 
 
 @contextmanager

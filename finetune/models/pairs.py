@@ -14,7 +14,7 @@ import torch
 from sentence_transformers import CrossEncoder
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from finetune.models.modules import recorded
+from finetune.models.outputs import recorded
 
 Tokens = Sequence[int]
 PAD = -1

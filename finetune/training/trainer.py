@@ -66,7 +66,7 @@ def assemble(plan: Plan, parts: Parts, score: Score, checkpoints: str) -> Traine
     stand_in = StandIn(Dataset.from_list([rows["train"][0]]).data)
     trainer = made(
         task.trainer_class,
-        score,
+        scored_by(score, resolve(task.trainer_class), _forward(task, plan.facts, parts.model)),
         model=parts.model,
         args=arguments,
         train_dataset=stand_in,
@@ -83,16 +83,16 @@ def assemble(plan: Plan, parts: Parts, score: Score, checkpoints: str) -> Traine
     return trainer
 
 
-def made(trainer_class: str, score: Score, **given: Any) -> Trainer:
+def made(name: str, trainer_class: type[Trainer], **given: Any) -> Trainer:
     """A trainer; what it refuses, such as an adapter that it cannot train, is the recipe's fault.
 
     Raises:
         UserError: in the library's words.
     """
     try:
-        return scored_by(score, resolve(trainer_class))(**given)
+        return trainer_class(**given)
     except (ValueError, NotImplementedError) as error:
-        raise UserError(f"{trainer_class} refuses: {' '.join(str(error).split())}") from error
+        raise UserError(f"{name} refuses: {' '.join(str(error).split())}") from error
 
 
 def collator_of(model: Any, rows: Rows, tokenizer: Any, task: Task) -> collate.Collate:

@@ -115,7 +115,7 @@ class TestTypes:
             ("dataset.limit=0", "wrote 0, expected more than 0."),
             ("dataset.max_dropped=2", "wrote 2, expected less than 1."),
             ("dataset.validation_size=-1", "wrote -1, expected more than 0."),
-            ("evaluation.generation.rows=-1", "wrote -1, expected 0 or more."),
+            ("evaluation.generation.rows=-1", "wrote -1, expected 0 or more or one of: all."),
             ("trainer.lr_scheduler_type=cosin", "Did you mean cosine?"),
             ("precision.compute=bfloat16", "Did you mean bf16?"),
             ("adapter.r=big", "wrote 'big', expected a whole number."),

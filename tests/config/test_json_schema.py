@@ -54,7 +54,7 @@ class TestShipped:
 
 
 def misspelt(node):
-    """Every mapping in turn with the last letter of one key changed; names of the user's or the architecture's are left alone."""
+    """Every mapping in turn with the last letter of one key changed, but for the user's own and the architecture's."""
     for key, value in node.items():
         wrong = f"{key}q" if len(key) < 2 else f"{key[:-1]}{'x' if key[-1] != 'x' else 'y'}"
         yield {wrong if name == key else name: each for name, each in node.items()}

@@ -21,5 +21,5 @@ def test_a_misspelt_value_is_refused_with_the_right_name(config):
 
 @pytest.mark.parametrize("value", ["many", 1.5, [8], {"of": 8}], ids=repr)
 def test_a_value_of_another_type_is_refused(value):
-    with pytest.raises(UserError, match="model.config.num_hidden_layers="):
+    with pytest.raises(UserError, match=r"model\.config\.num_hidden_layers="):
         override(LlamaConfig(), {"num_hidden_layers": value})
