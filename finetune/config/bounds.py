@@ -23,6 +23,8 @@ BOUNDS: dict[str, Schema] = {
     "max_steps": {"minimum": -1},
 }
 """Option to its limits; where a library means something by a number outside, the limit leaves room for it."""
+RESUMABLE: dict[str, Schema] = {"batch_sampler": {"enum": ["batch_sampler", "no_duplicates"]}}
+"""Option to the choices of its library that a stopped run can go on with exactly; the type admits anything."""
 
 WORDS = {
     "exclusiveMinimum": "more than {:g}",
@@ -34,7 +36,9 @@ WORDS = {
 
 
 def bounded(name: str, schema: Schema) -> Schema:
-    """The schema of an option with the limits of its name, in every branch that admits a number."""
+    """The schema of an option with the choices or limits of its name; limits in every branch that admits a number."""
+    if name in RESUMABLE:
+        return schema | RESUMABLE[name]
     if name not in BOUNDS:
         return schema
     if "anyOf" in schema:

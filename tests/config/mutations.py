@@ -11,10 +11,10 @@ from finetune.config.compose import Composed, compose
 from finetune.config.suggest import distance
 from finetune.errors import ConfigError, Problem
 
-ARCHITECTURE = "model.config."
-"""What the plan alone knows, from the model's own config: tests/models/test_model.py."""
-FREE = ("dataset.data_files.", ARCHITECTURE)
-"""Keys whose names are the user's own, or the architecture's."""
+PLANNED = ("model.config.", "task.loss_options.")
+"""What the plan alone knows, from a model's config or a loss: test_model.py, test_embedding_and_reranking.py."""
+FREE = ("dataset.data_files.", *PLANNED)
+"""Keys whose names are the user's own, or the plan's to check."""
 PATHS = ("model.path=m", "dataset.path=d")
 NEEDED = {
     "publish=hub": ("publish.repo_id=me/x",),
@@ -93,7 +93,7 @@ def misspelt(file: File, key: str, wrong: str) -> list[Problem]:
 
 def mistyped(file: File, key: str) -> Iterator[tuple[Any, list[Problem]]]:
     """Each value of a wrong type for a key, and the problems that it makes."""
-    if key.startswith(ARCHITECTURE):
+    if key.startswith(PLANNED):
         return
     parts = key.split(".")
     node = file.composed.values

@@ -58,7 +58,7 @@ def misspelt(node):
     for key, value in node.items():
         wrong = f"{key}q" if len(key) < 2 else f"{key[:-1]}{'x' if key[-1] != 'x' else 'y'}"
         yield {wrong if name == key else name: each for name, each in node.items()}
-        if isinstance(value, dict) and key not in ("data_files", "config"):
+        if isinstance(value, dict) and key not in ("data_files", "config", "loss_options"):
             yield from ({**node, key: below} for below in misspelt(value))
 
 
