@@ -127,7 +127,7 @@ def show_rows(prepared: Prepared, choice: Choice, html: Path | None) -> None:
     for name, text in report.lines(prepared, choice.split):
         console.print(f"  {name}: {text}", markup=False, highlight=False)
     for row in rows:
-        console.print(f"\n── {choice.split} row {row.index}, {row.tokens} tokens", markup=False)
+        console.print(f"\n── {choice.split} row {row.index}, {row.tokens} {row.unit}", markup=False)
         for is_trained, units in groupby(row.units, key=lambda unit: unit.is_trained):
             text = "".join(f"\n── next document\n{u.text}" if u.begins_document else u.text for u in units)
             style = "green" if is_trained else "dim"

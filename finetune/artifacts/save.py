@@ -8,7 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from finetune.config import options
 from finetune.models import adapter, quantization
@@ -70,5 +70,6 @@ def _base(plan: Plan, folder: Path, auto: Any) -> PreTrainedModel:
 def load_tokenizer(plan: Plan, folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer as it was saved."""
     trust = plan.config.model.trust_remote_code
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
+    kind = options.resolve(plan.config.task.processing_class)
+    tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(folder, trust_remote_code=trust)
     return tokenizer

@@ -38,6 +38,11 @@ NOTES = "notes"
 class RowError(ValueError):
     """Raised while a row is read: the row is dropped, and counted under this reason."""
 
+    def __init__(self, reason: str, file: str = "") -> None:
+        super().__init__(reason)
+        self.file = file
+        """The file at fault, where the row names one."""
+
 
 @dataclass
 class Account:
@@ -48,10 +53,14 @@ class Account:
     """Reason to the indices of the rows it dropped."""
     notes: dict[str, int] = field(default_factory=dict)
     """What is worth knowing of the rows that were kept, with counts: truncated rows, trained tokens."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Of dropped rows whose file is at fault, the name of the file, by the number of the row."""
 
-    def drop(self, reason: str, index: int) -> None:
+    def drop(self, reason: str, index: int, file: str = "") -> None:
         """Leave row `index` out."""
         self.dropped.setdefault(reason, []).append(index)
+        if file:
+            self.files[str(index)] = file
 
     def note(self, what: str, count: int = 1) -> None:
         """Count something about the rows that are kept."""
@@ -64,6 +73,7 @@ class Account:
             self.dropped.setdefault(reason, []).extend(indices)
         for what, count in other.notes.items():
             self.note(what, count)
+        self.files |= other.files
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,10 @@ class Encoder:
     whole, where the encoder has cut what is too long itself."""
     cut: int | None = None
     """Tokens at which the tokenizer itself cuts, for rows that a slice would spoil; the rest is left whole."""
+    column: str = "input_ids"
+    """The column whose length is that of a row."""
+    at_once: int | None = None
+    """Rows that are read together, where a thousand are too much for the memory; eight times as many make a part."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +122,12 @@ class Task:
     trainer_class: ClassVar[str] = "transformers.Trainer"
     arguments_class: ClassVar[str] = "transformers.TrainingArguments"
     peft_type: ClassVar[str | None] = None
+    processing_class: ClassVar[str] = "transformers.AutoTokenizer"
+    """What loads the processing class of the model: a tokenizer, an image processor, a processor of sounds."""
+    media: ClassVar[tuple[str, ...]] = ()
+    """Roles whose column holds files, by their names or as their bytes."""
+    unit: ClassVar[str] = "tokens"
+    """What the length of a row counts."""
     roles: ClassVar[tuple[str, ...]] = ()
     """What `dataset.columns` may name."""
     owned: ClassVar[dict[str, str]] = {}
@@ -118,6 +138,10 @@ class Task:
     """Trainer arguments this task always sets."""
 
     name: str
+
+    def files(self, facts: Facts) -> list[str]:
+        """The columns that hold files."""
+        return [facts["columns"][role] for role in self.media if role in facts["columns"]]
 
     def describe(self, train: Dataset, columns: dict[str, str]) -> Facts:
         """Learn from the training split what the model must know.
@@ -145,6 +169,10 @@ class Task:
             UserError: they cannot.
         """
         return list(facts)
+
+    def limit(self, tokenizer: PreTrainedTokenizerBase) -> int | None:
+        """How long a row may be, where that is not counted in tokens; None leaves it to `tokenizer.max_length`."""
+        return None
 
     def encoder(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoder:
         """How rows like these become model inputs.
@@ -177,6 +205,10 @@ class Task:
         """Predictions and references of one batch as small arrays, so that logits are never kept."""
         raise NotImplementedError
 
+    def means(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Further scores that are means over rows and need the logits, such as top-5 accuracy: a value a row."""
+        return {}
+
     def judged(self, predictions: Any, references: Any, facts: Facts) -> tuple[Any, Any]:
         """The outcomes of all batches, end to end, as metrics take them."""
         return predictions, references
@@ -192,6 +224,10 @@ class Task:
     def summarize(self, scores: dict[str, float]) -> dict[str, float]:
         """The scores as reported: derived ones added, names the field's own."""
         return scores
+
+    def shown(self, row: dict[str, Any]) -> str | None:
+        """A prepared row in words, where it is no text."""
+        return None
 
     def example(self, columns: dict[str, str]) -> list[dict[str, Any]]:
         """A few raw rows that the task can learn from, made up, for a rehearsal without the data.

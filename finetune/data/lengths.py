@@ -17,6 +17,8 @@ from finetune.data.rows import PIECE
 from finetune.data.shards import Array, Shard, count_by_row
 from finetune.errors import UserError
 
+UNLIMITED = 1 << 31
+
 
 @dataclass(frozen=True)
 class Limit:

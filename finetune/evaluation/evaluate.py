@@ -4,6 +4,7 @@ The loss is exact, the sum over all items divided by their number, whatever the 
 batch and never kept, so memory does not grow with the rows.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -69,18 +70,21 @@ class Evaluation:
 
     @torch.no_grad()
     def _scores(self, model: Any, rows: Rows) -> dict[str, float]:
-        losses = {name: Mean() for name in rows.by_source}
+        losses, means = {name: Mean() for name in rows.by_source}, defaultdict[str, Mean](Mean)
         predictions, references = [], []
         for source, batch in self._batches(rows, model.device):
             with autocast(self.compute):
                 output = scored(model)(**batch)
             losses[source].add(float(output.loss), self.task.weight(batch))
-            predicted, expected = self.task.outcomes(_of_rows(output.logits, batch), batch)
+            logits = _of_rows(output.logits, batch)
+            for name, values in self.task.means(logits, batch).items():
+                means[name].add(float(values.float().mean()), len(values))
+            predicted, expected = self.task.outcomes(logits, batch)
             predictions.append(predicted.float().cpu().numpy())
             references.append(expected.float().cpu().numpy())
         judged = self.task.judged(_joined(predictions), _joined(references), self.facts)
         found = metrics.compute(self.names, *judged)
-        return {**_named(losses), **found}
+        return {**_named(losses), **found, **{name: mean.value for name, mean in means.items()}}
 
     def _batches(self, rows: Rows, device: torch.device) -> Iterator[tuple[str, dict[str, Any]]]:
         """A source after the other, its longest rows first: little padding, and what does not fit fails at once."""
@@ -100,7 +104,7 @@ def _named(losses: dict[str, Mean]) -> dict[str, float]:
 
 def _of_rows(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """Without the positions that prompt tuning puts before a row."""
-    return logits[:, -batch["input_ids"].shape[1] :] if logits.ndim > 2 else logits
+    return logits[:, -batch["input_ids"].shape[1] :] if logits.ndim > 2 and "input_ids" in batch else logits
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

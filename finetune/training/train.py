@@ -147,7 +147,8 @@ def load_rows(plan: Plan, split: str) -> Rows:
 
 def load_tokenizer(plan: Plan) -> PreTrainedTokenizerBase:
     """The tokenizer the rows were made with."""
-    return tokenizer.load(plan.config.tokenizer, plan.source, plan.config.model.trust_remote_code)
+    trust, kind = plan.config.model.trust_remote_code, plan.config.task.processing_class
+    return tokenizer.load(plan.config.tokenizer, plan.source, trust, kind)
 
 
 def evaluation_of(plan: Plan, words: PreTrainedTokenizerBase) -> Evaluation:
