@@ -123,7 +123,8 @@ def show_rows(prepared: Prepared, choice: Choice, html: Path | None) -> None:
 
     rows = preview.shown(prepared, choice)
     for name, account in prepared.report.items():
-        console.print(f"{name}: {account_of(account)}", markup=False, highlight=False)
+        said = account_of(account, prepared.config.task.unit)
+        console.print(f"{name}: {said}", markup=False, highlight=False)
     for name, text in report.lines(prepared, choice.split):
         console.print(f"  {name}: {text}", markup=False, highlight=False)
     for row in rows:

@@ -80,7 +80,7 @@ def _by_dtype(plan: Plan) -> str:
 def _rows(plan: Plan) -> Rows:
     yield "columns", ", ".join(f"{role}={column}" for role, column in plan.facts.get("columns", {}).items())
     for split, account in plan.report.items():
-        yield split, account_of(account)
+        yield split, account_of(account, plan.config.task.unit)
     if plan.max_length < UNLIMITED:
         yield "max_length", f"{plan.max_length:,} {plan.config.task.unit}"
 
@@ -146,10 +146,14 @@ def _idle(plan: Plan) -> Rows:
         yield "–", note
 
 
-def account_of(account: dict) -> str:
-    """What became of the rows of a split, in one line."""
+def account_of(account: dict, unit: str = "tokens") -> str:
+    """What became of the rows of a split, in one line.
+
+    Args:
+        unit: what the length of a row counts.
+    """
     dropped = "".join(f", {e['rows']} dropped: {reason}" for reason, e in account["dropped"].items())
-    notes = "".join(f", {count:,} {what}" for what, count in account["notes"].items())
+    notes = "".join(f", {count:,} {unit if what == 'tokens' else what}" for what, count in account["notes"].items())
     packed = ""
     if found := account.get("packed"):
         packed = f", {found['documents']:,} documents packed in {account['rows']:,} rows, {found['fill']:.2%} full"
