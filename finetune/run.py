@@ -12,7 +12,9 @@ from finetune.artifacts import publish, verify
 from finetune.config.schema import Config
 from finetune.config.task import RowError
 from finetune.data.prepare import Prepared
-from finetune.errors import Stopped
+from finetune.errors import Stopped, UserError
+from finetune.evaluation import generation
+from finetune.evaluation.generation import Question
 from finetune.launch import launching, typed
 from finetune.launch.launching import Launch
 from finetune.launch.typed import Place
@@ -139,10 +141,19 @@ def freeze(folder: RunFolder, made: Plan, prepared: Prepared, run: str) -> None:
     folder.write("run.json", {"id": run, "identity": identity.of(made)})
 
 
-def questions(made: Plan, prepared: Prepared) -> list[dict]:
-    """What is asked of the model after training, and the answers expected."""
-    wanted = made.config.evaluation.generation.rows
-    return list(islice(_asked(made, prepared), wanted)) if wanted else []
+def questions(made: Plan, prepared: Prepared) -> list[Question]:
+    """What is asked of the model, and the answers expected.
+
+    Raises:
+        UserError: answers are wanted, and no row asks anything.
+    """
+    wanted = made.config.answer_rows
+    if wanted == 0:
+        return []
+    found = list(islice(generation.asked(made.config.task, prepared.raw["validation"], made.facts), wanted))
+    if not found:
+        raise UserError("no validation row asks anything that could be answered: write evaluation.generation.rows=0")
+    return found
 
 
 def _rendered(made: Plan, prepared: Prepared) -> Iterator[dict]:
@@ -151,14 +162,6 @@ def _rendered(made: Plan, prepared: Prepared) -> Iterator[dict]:
         with suppress(RowError):
             if rendered := made.config.task.rendered(row, made.facts, prepared.tokenizer):
                 yield rendered
-
-
-def _asked(made: Plan, prepared: Prepared) -> Iterator[dict]:
-    for row in prepared.raw["validation"]:
-        # A row that cannot be read was dropped, and counted, when the rows were prepared.
-        with suppress(RowError):
-            prompt, answer = made.config.task.question(row, made.facts)
-            yield {"prompt": prompt, "answer": answer}
 
 
 def finish(folder: RunFolder, made: Plan) -> None:

@@ -3,7 +3,6 @@
 torchrun --nproc-per-node=2 -m finetune.worker RUN
 """
 
-import json
 import logging
 import os
 import shutil
@@ -17,12 +16,11 @@ import torch
 from finetune.artifacts import verify
 from finetune.artifacts.save import save
 from finetune.errors import DONE, OUR_FAULT, FinetuneError, MachineError, Stopped
-from finetune.evaluation import generation
 from finetune.models.memory import keep_freed_memory
 from finetune.plan import frozen
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder, find
-from finetune.training import peers, ranks, signals
+from finetune.training import answering, peers, ranks, signals
 from finetune.training.signals import Request
 from finetune.training.train import Trained, train
 
@@ -45,15 +43,17 @@ def work(folder: RunFolder, request: Request | None = None) -> None:
     if not ranks.is_first():
         return
     folder.reached("evaluating")
-    generated = _answers(trained, plan, folder)
+    answered, of_answers = _answers(trained, plan, folder)
+    scores = {**trained.scores, **of_answers}
     _save_whole(trained, folder)
     verify.record(trained, plan, folder)
     folder.write(
         "evaluation.json",
         {
-            "score": _score(plan, trained.scores),
+            "score": _score(plan, scores),
             "rows": plan.report["validation"]["kept"],
-            "scores": {**trained.scores, **generated},
+            "answered": answered,
+            "scores": scores,
             "baseline": trained.baseline,
             "attention": trained.model.config._attn_implementation,
             "training_seconds": round(trained.seconds, 1),
@@ -77,18 +77,14 @@ def _score(plan: Plan, scores: dict[str, float]) -> tuple[str, bool]:
     return (name, greater) if name in scores else ("loss", False)
 
 
-def _answers(trained: Trained, plan: Plan, folder: RunFolder) -> dict[str, float]:
-    """Generated answers, where the recipe asks for them: kept as text, scored as shares."""
-    questions = folder.read("questions.json")
+def _answers(trained: Trained, plan: Plan, folder: RunFolder) -> tuple[int, dict[str, float]]:
+    """How many rows are answered, where answers are wanted, and their scores; the texts are kept."""
+    questions, answer = answering.questions_of(folder), answering.of(plan, trained.tokenizer)
     if not questions:
-        return {}
-    config = plan.config.evaluation.generation
-    answers = generation.answer_all(
-        plan.config.task, trained.model, trained.tokenizer, questions, plan.precision.compute, config
-    )
-    lines = "".join(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-    (folder / "answers.jsonl").write_text(lines, encoding="utf-8")
-    return generation.scores(answers)
+        return 0, {}
+    answers = answer(trained.model, questions)
+    answering.keep(answers, folder)
+    return len(answers), answer.scores(answers)
 
 
 def _report(text: str) -> None:

@@ -111,7 +111,8 @@ def _scores(evaluation: dict[str, Any]) -> str:
         f"| {name} | {value:.4f} | {f'{baseline[name]:.4f}' if name in baseline else ''} |"
         for name, value in evaluation["scores"].items()
     ]
-    head = f"On {evaluation['rows']} validation rows, beside the untouched model:"
+    answered = f" ({evaluation['answered']} of them answered)" if evaluation.get("answered") else ""
+    head = f"On {evaluation['rows']} validation rows{answered}, beside the untouched model:"
     return "\n".join([head, "", "| metric | fine-tuned | untouched |", "|---|---|---|", *rows])
 
 

@@ -1,15 +1,22 @@
 """Score a finished run again, on any of its prepared splits."""
 
+from itertools import islice
+
 from finetune.artifacts.predict import check_finished
 from finetune.artifacts.save import load, load_tokenizer
+from finetune.data.prepare import prepare
 from finetune.errors import UserError
+from finetune.evaluation import generation
+from finetune.evaluation.generation import Question
 from finetune.plan import frozen
+from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
+from finetune.training import answering
 from finetune.training.train import evaluation_of, load_rows
 
 
 def evaluate(folder: RunFolder, split: str) -> dict[str, float]:
-    """Scores of the saved model on a split.
+    """Scores of the saved model on a split, of its answers too where the run has such.
 
     Raises:
         UserError: the run has no model, no such split, or its prepared rows are gone.
@@ -24,4 +31,14 @@ def evaluate(folder: RunFolder, split: str) -> dict[str, float]:
         raise UserError(
             f"the prepared rows of the run are gone; `finetune plan recipe={folder / 'config.yaml'}` makes them again"
         ) from None
-    return evaluation_of(plan, load_tokenizer(plan, folder.model))(load(plan, folder.model), rows)
+    model, words = load(plan, folder.model), load_tokenizer(plan, folder.model)
+    answer, questions = answering.of(plan, words), _questions(plan, folder, split)
+    return {**evaluation_of(plan, words)(model, rows), **answer.scores(answer(model, questions))}
+
+
+def _questions(plan: Plan, folder: RunFolder, split: str) -> list[Question]:
+    """Those of the run, or as many of another split."""
+    if split == "validation" or plan.config.answer_rows == 0:
+        return answering.questions_of(folder)
+    asked = generation.asked(plan.config.task, prepare(plan.config).raw[split], plan.facts)
+    return list(islice(asked, plan.config.answer_rows))

@@ -26,7 +26,7 @@ def answering(folder: RunFolder, options: dict[str, Any]) -> Answer:
     check_finished(folder)
     model = load(plan, folder.model).eval()
     tokenizer = load_tokenizer(plan, folder.model)
-    given = {"columns": plan.facts.get("columns", {}), "max_length": plan.max_length, **options}
+    given = {"facts": plan.facts, "columns": plan.facts.get("columns", {}), "max_length": plan.max_length, **options}
 
     def answer(inputs: Sequence[Any]) -> Iterator[dict[str, Any]]:
         with autocast(plan.precision.compute):

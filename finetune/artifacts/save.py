@@ -5,6 +5,7 @@ labels of this run, because a base loaded without it would get a head of another
 """
 
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrain
 
 from finetune.config import options
 from finetune.models import adapter, quantization
+from finetune.models.model import heads
 from finetune.models.precision import DTYPES, device
 from finetune.plan.plan import Plan
 
@@ -52,11 +54,13 @@ def load(plan: Plan, folder: Path) -> Any:
 
 
 def _base(plan: Plan, folder: Path, auto: Any) -> PreTrainedModel:
-    quantizer = quantization.config(plan.config.quantization, plan.precision)
+    config = AutoConfig.from_pretrained(folder / BASE_CONFIG, trust_remote_code=plan.config.model.trust_remote_code)
+    whole = partial(heads, config, plan.config.task, plan.config.model)
+    quantizer = quantization.config(plan.config.quantization, plan.precision, whole)
     base: PreTrainedModel = auto.from_pretrained(
         plan.source.path,
         revision=plan.source.revision,
-        config=AutoConfig.from_pretrained(folder / BASE_CONFIG, trust_remote_code=plan.config.model.trust_remote_code),
+        config=config,
         dtype=DTYPES.get(plan.precision.frozen, "auto"),
         attn_implementation=plan.config.model.attn_implementation,
         trust_remote_code=plan.config.model.trust_remote_code,

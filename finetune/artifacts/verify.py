@@ -52,7 +52,7 @@ class VerificationError(FinetuneError):
 def record(trained: Trained, plan: Plan, folder: RunFolder) -> None:
     """Keep what the fresh process will compare with."""
     batch = _probe(plan, trained.tokenizer)
-    logits = _logits(trained.model, batch, plan.precision.compute)
+    logits = _logits(plan, trained.model, batch)
     save_file({**batch, "logits": logits}, folder / "probe.safetensors")
     evaluation = evaluation_of(plan, trained.tokenizer)
     scores = evaluation(trained.model, _scored(plan))
@@ -113,10 +113,11 @@ def _probe(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Te
 
 
 @torch.no_grad()
-def _logits(model: Any, batch: dict[str, torch.Tensor], compute: str) -> torch.Tensor:
+def _logits(plan: Plan, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     model.eval()
-    with autocast(compute):
-        logits = model(**{name: value.to(model.device) for name, value in batch.items() if name != "labels"}).logits
+    given = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
+    with autocast(plan.precision.compute):
+        logits = plan.config.task.forward(model, given, plan.facts).logits
     kept = logits[:, -KEPT_POSITIONS:] if logits.ndim > 2 else logits
     return kept.float().cpu().contiguous()
 
@@ -124,7 +125,7 @@ def _logits(model: Any, batch: dict[str, torch.Tensor], compute: str) -> torch.T
 def _same_logits(plan: Plan, model: Any, folder: RunFolder) -> Finding:
     probe = load_file(folder / "probe.safetensors")
     expected = probe.pop("logits")
-    difference = (_logits(model, probe, plan.precision.compute) - expected).abs().max().item()
+    difference = (_logits(plan, model, probe) - expected).abs().max().item()
     allowed = TOLERANCE[plan.precision.compute] * expected.abs().max().item()
     return Finding("logits", difference <= allowed, f"largest difference {difference:.2g}, allowed {allowed:.2g}")
 
@@ -136,7 +137,7 @@ def _adapter_works(plan: Plan, model: Any, folder: RunFolder) -> list[Finding]:
     probe = load_file(folder / "probe.safetensors")
     expected = probe.pop("logits")
     with adapter.switched_off(model) as base:
-        moved = (_logits(base, probe, plan.precision.compute) - expected).abs().max().item()
+        moved = (_logits(plan, base, probe) - expected).abs().max().item()
     return [Finding("adapter", moved > 0, f"moves a logit by {moved:.2g}")]
 
 

@@ -109,6 +109,10 @@ class Chosen:
         ours = {key: value for name, cls in groups.items() if is_dataclass(cls) for key, value in _defaults(cls, name)}
         return theirs | ours | dict(_defaults(Config, ""))
 
+    def own(self, key: str) -> Any:
+        """What the task decides of a key outside of it, where nobody writes it."""
+        return {"evaluation.generation.rows": self.task.answer_rows}.get(key)
+
     def leaves(self) -> Iterator[tuple[str, str]]:
         """The name and the dotted key of everything that can be written one level down."""
         for group, cls in get_type_hints(Config).items():

@@ -79,8 +79,11 @@ class GenerationConfig:
 
     __pydantic_config__: ClassVar[Any] = Closed
 
-    rows: Count = 0
-    """Validation rows answered by generation after training; 0 generates nothing."""
+    rows: Count | Literal["all"] | None = None
+    """Validation rows answered after training, and before it for the baseline. None takes the task's own: all where
+    its score is one of answers, else 0."""
+    metrics: list[str] | None = None
+    """Metrics of the answers, such as chrf or rougeL. None takes the task's own, else the share that is exact."""
     max_new_tokens: Positive = 256
     generation_config: dict[str, Any] = field(default_factory=dict)
     """Options of transformers' GenerationConfig, such as `temperature`; without any, decoding is greedy."""
@@ -218,3 +221,10 @@ class Config:
     output_dir: Text = "runs"
     run_folder: str | None = None
     """The very folder of the run, which goes on where it holds one. None makes a new one: output_dir/name/TIME."""
+
+    @property
+    def answer_rows(self) -> int | None:
+        """How many validation rows are answered; None for all of them."""
+        rows = self.evaluation.generation.rows
+        rows = self.task.answer_rows if rows is None else rows
+        return None if rows == "all" else rows

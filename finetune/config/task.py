@@ -82,9 +82,10 @@ class Encoder:
 
     read: Callable[[dict[str, Any], int], Any]
     """From a raw row and its number to what is tokenized; raises RowError to drop the row with a reason."""
-    tokenize: Callable[[Sequence[Any], int | None], list[dict[str, Any]]]
+    tokenize: Callable[[Sequence[Any], int | None], Sequence[dict[str, Any] | list[dict[str, Any]]]]
     """From read rows to model inputs, one mapping each; a maximum length cuts them, None leaves them whole.
 
+    A list of mappings is one row that is read through several windows: it is kept or dropped as one.
     Raises for all where one row fails: a RowError drops that row, a UserError is about it and refuses the data.
     """
     labels: Literal["ids", "tokens", "row"] = "row"
@@ -136,6 +137,8 @@ class Task:
     """Keys outside of the task that it never reads, and why."""
     trainer_options: ClassVar[dict[str, Any]] = {}
     """Trainer arguments this task always sets."""
+    answer_rows: ClassVar[int | Literal["all"]] = 0
+    """How many validation rows are answered where `evaluation.generation.rows` says nothing."""
 
     name: str
 
@@ -189,6 +192,10 @@ class Task:
     def configure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Facts) -> None:
         """Set on the loaded model what must agree with the tokenizer and the data."""
 
+    def forward(self, model: Any, batch: dict[str, torch.Tensor], facts: Facts) -> Any:
+        """The `loss` and the `logits` of a batch; without labels, the logits."""
+        return model(**batch)
+
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """From encoded rows to one padded batch."""
         raise NotImplementedError
@@ -217,6 +224,13 @@ class Task:
         """The metrics reported when `evaluation.metrics` names none; the first one is the task's score."""
         raise NotImplementedError
 
+    def answer_metrics(self, facts: Facts) -> Sequence[str]:
+        """Metrics of the texts that the model gives against those the data gives, where the recipe names none.
+
+        They score the answers to `question`; a task whose score is one of them sets `answer_rows`.
+        """
+        return ()
+
     def score(self, facts: Facts) -> tuple[str, bool]:
         """The metric two runs are compared by, and whether greater is better."""
         return self.metrics(facts)[0], True
@@ -239,8 +253,14 @@ class Task:
         """
         raise UserError(f"task={self.name} makes up no rows, so it is rehearsed on its own data: dataset.path=FILE")
 
-    def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, str]:
-        """For tasks that answer: what the model is asked of a raw row, and the answer the row gives."""
+    def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, str | list[str]]:
+        """For tasks that answer: what `predict` is asked of a raw row, and the answer or answers the row gives.
+
+        What is asked is JSON-able and needs no `columns`: a text, a list of messages, a mapping by role.
+
+        Raises:
+            RowError: the row asks nothing.
+        """
         raise UserError(f"task={self.name} answers nothing. Write evaluation.generation.rows=0")
 
     def rendered(self, row: dict[str, Any], facts: Facts, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any] | None:
@@ -258,7 +278,14 @@ class Task:
         inputs: Sequence[Any],
         options: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
-        """One JSON-able answer for each input, in order."""
+        """One JSON-able answer for each input, in order.
+
+        A task that answers questions gives its text as `answer`, and as `capped` whether the token limit cut it off.
+
+        Args:
+            options: `facts`, `max_length`, `columns`, `batch_size`, `max_new_tokens` and `generation_config`, where
+                known.
+        """
         raise NotImplementedError
 
 

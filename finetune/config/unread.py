@@ -93,7 +93,7 @@ def reader(composed: Composed, chosen: Chosen) -> Read:
             node = node.get(part) if isinstance(node, dict) else None
         group, _, name = key.partition(".")
         option = chosen.accepted(group).get(name) if node is None and group in chosen.classes else None
-        return option.default if option else node
+        return option.default if option else chosen.own(key) if node is None else node
 
     return read
 
@@ -157,8 +157,9 @@ RULES = (
          "training does not stop early; write evaluation.early_stopping_patience",
          "evaluation.early_stopping_patience"),
     Rule(("evaluation.generation.max_new_tokens", "evaluation.generation.answer_pattern",
-          "evaluation.generation.generation_config"), _is("evaluation.generation.rows", None, 0),
-         "nothing is generated where evaluation.generation.rows is 0", "evaluation.generation.rows"),
+          "evaluation.generation.metrics", "evaluation.generation.generation_config"),
+         _is("evaluation.generation.rows", None, 0), "nothing is generated where evaluation.generation.rows is 0",
+         "evaluation.generation.rows"),
     Rule(("trainer.per_device_eval_batch_size",), _is_not("evaluation.batch_size", None),
          "evaluation.batch_size={} decides", "evaluation.batch_size"),
     Rule(("tracking.project", "tracking.online"), _is("tracking.report_to", None, []),

@@ -13,11 +13,14 @@ SHOWN_ROWS = 3
 Report = dict[str, Any]
 
 
-def reported(account: Account, pieces: Array) -> Report:
-    """Read = kept + dropped, with the first rows of each reason."""
+def reported(account: Account, numbers: Array) -> Report:
+    """Read = kept + dropped, with the first rows of each reason.
+
+    Args:
+        numbers: of the kept rows in their source, as often as something is left of each.
+    """
     dropped = {reason: _first(account, sorted(at)) for reason, at in account.dropped.items()}
-    kept = len(np.unique(pieces["row"]))
-    return {"read": account.read, "kept": kept, "dropped": dropped, "notes": account.notes}
+    return {"read": account.read, "kept": len(np.unique(numbers)), "dropped": dropped, "notes": account.notes}
 
 
 def _first(account: Account, at: list[int]) -> Report:

@@ -1,6 +1,6 @@
 """From sources to the index of every split, where it is not in the store yet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -124,12 +124,14 @@ class Build:
         rows = {split: _rows(parts[split], found) for split, found in pieces.items()}
         others = [part for split, part in rows.items() if split != "train"]
         gone = duplicates.unwanted(rows["train"], others, self.config.dataset)
-        for at, reason in gone.items():
-            piece = rows["train"].pieces[at]
-            part = parts["train"][piece["shard"]]
-            part.account.drop(reason, int(part.shard.numbers[piece["row"]]))
         kept = np.delete(rows["train"].pieces, list(gone))
-        return [kept[kept["shard"] == at] for at in range(len(parts["train"]))]
+        removed = [(rows["train"].pieces[at], reason) for at, reason in gone.items()]
+        found = [kept[kept["shard"] == at] for at in range(len(parts["train"]))]
+        for at, part in enumerate(parts["train"]):
+            _remove(
+                part, found[at]["row"], [(piece["row"], reason) for piece, reason in removed if piece["shard"] == at]
+            )
+        return found
 
     def _fitted(self, at: int, part: Tokenized, split: str) -> Array:
         wrapped = split == "train" and self.config.packing.strategy == "wrapped"
@@ -160,12 +162,30 @@ class Build:
         self, split: str, parts: list[Tokenized], pieces: list[Array], made: tuple[Array, Array | None]
     ) -> Report:
         origins = [found[split].origin if split in found else None for found in self.raw]
-        counted = [accounts.reported(part.account, found) for part, found in zip(parts, pieces, strict=True)]
+        counted = [
+            accounts.reported(part.account, part.shard.numbers[found["row"]])
+            for part, found in zip(parts, pieces, strict=True)
+        ]
         names = [part.shard.source for part in parts]
         return accounts.joined(dict(zip(names, counted, strict=True)), made, self.max_length) | {"from": origins}
 
     def _called(self, split: str, source: str) -> str:
         return f"{split} of {source}" if len(self.data) > 1 else split
+
+
+def _remove(part: Tokenized, kept: Array, gone: Sequence[tuple[int, str]]) -> None:
+    """Account for pieces that are removed: a row is dropped when no piece of it is kept.
+
+    Args:
+        kept: the rows of the shard that the kept pieces are of.
+        gone: the row of each removed piece, and the reason.
+    """
+    left, numbers = set(part.shard.numbers[kept].tolist()) if gone else set(), part.shard.numbers
+    for number, reason in {int(numbers[row]): reason for row, reason in gone}.items():
+        if number in left:
+            part.account.note("rows with parts removed")
+        else:
+            part.account.drop(reason, number)
 
 
 def _rows(parts: list[Tokenized], pieces: list[Array]) -> Rows:

@@ -134,14 +134,21 @@ def _tokenized(
     except (RowError, UserError):
         for number, item in rows:
             try:
-                yield number, item, encoder.tokenize([item], cut)[0]
+                windows = _windows(encoder.tokenize([item], cut)[0])
             except RowError as error:
                 account.drop(str(error), number, error.file)
             except UserError as error:
                 raise UserError(f"row {number}: {error}") from None
+            else:
+                yield from ((number, item, columns) for columns in windows)
     else:
-        for (number, item), columns in zip(rows, found, strict=True):
-            yield number, item, columns
+        for (number, item), one in zip(rows, found, strict=True):
+            yield from ((number, item, columns) for columns in _windows(one))
+
+
+def _windows(found: Columns | list[Columns]) -> list[Columns]:
+    """What a row has become: itself, or the windows it is read through."""
+    return found if isinstance(found, list) else [found]
 
 
 def _shortened(

@@ -74,7 +74,7 @@ class Evaluation:
         predictions, references = [], []
         for source, batch in self._batches(rows, model.device):
             with autocast(self.compute):
-                output = scored(model)(**batch)
+                output = self.task.forward(scored(model), batch, self.facts)
             losses[source].add(float(output.loss), self.task.weight(batch))
             logits = _of_rows(output.logits, batch)
             for name, values in self.task.means(logits, batch).items():

@@ -1,45 +1,86 @@
-"""Generated answers against the answers of the data, with the share that hit the token limit."""
+"""Answers that a model gives to validation rows, and their scores against the answers of the data."""
+
+from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from finetune.config.schema import GenerationConfig
-from finetune.config.task import Task
+from finetune.config.task import Facts, RowError, Task
+from finetune.evaluation import metrics
 from finetune.models.precision import autocast
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 Question = dict[str, Any]
-"""`prompt`: text or messages; `answer`: the text expected."""
+"""`prompt`: what `Task.predict` takes; `answer`: the text expected, or a list of texts that are right."""
 
 
-def answer_all(
-    task: Task, model: Any, tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question], compute: str,
-    config: GenerationConfig,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Each question with the model's answer and whether it is right."""
-    was_training = model.training
-    model.eval()
-    prompts = [question["prompt"] for question in questions]
-    with autocast(compute):
-        options = {"max_new_tokens": config.max_new_tokens, "generation_config": config.generation_config}
-        found = list(task.predict(model, tokenizer, prompts, options))
-    model.train(was_training)
-    return [_marked(question, given, config.answer_pattern) for question, given in zip(questions, found, strict=True)]
+def asked(task: Task, rows: Iterable[dict[str, Any]], facts: Facts) -> Iterator[Question]:
+    """What is asked of raw rows. One that cannot be read was dropped, and counted, when the rows were prepared."""
+    for row in rows:
+        with suppress(RowError):
+            prompt, answer = task.question(row, facts)
+            yield {"prompt": prompt, "answer": answer}
 
 
-def _marked(question: Question, given: dict[str, Any], pattern: str | None) -> dict[str, Any]:
-    right = extract(given["answer"], pattern) == extract(question["answer"], pattern)
-    return {**question, "given": given["answer"], "capped": given["capped"], "right": right}
+def names(task: Task, facts: Facts, config: GenerationConfig) -> tuple[str, ...]:
+    """The metrics of the answers; none where they are only compared."""
+    return tuple(task.answer_metrics(facts) if config.metrics is None else config.metrics)
 
 
-def scores(answers: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Exact match, and the share of answers cut off by the token limit."""
-    return {
-        "generation_exact_match": sum(answer["right"] for answer in answers) / len(answers),
-        "generation_capped": sum(answer["capped"] for answer in answers) / len(answers),
-    }
+@dataclass(frozen=True)
+class Answering:
+    """How questions are answered and the answers scored: the same for every model."""
+
+    task: Task
+    tokenizer: PreTrainedTokenizerBase
+    compute: str
+    """The dtype of matrix products."""
+    config: GenerationConfig
+    names: tuple[str, ...]
+    """The metrics."""
+    options: dict[str, Any]
+    """Of `Task.predict`, besides how answers are decoded."""
+
+    def __call__(self, model: Any, questions: Sequence[Question]) -> list[dict[str, Any]]:
+        """Each question with the model's answer and whether it is right."""
+        was_training = model.training
+        model.eval()
+        prompts = [question["prompt"] for question in questions]
+        decoding = {name: getattr(self.config, name) for name in ("max_new_tokens", "generation_config")}
+        with autocast(self.compute):
+            found = list(self.task.predict(model, self.tokenizer, prompts, {**self.options, **decoding}))
+        model.train(was_training)
+        return [self._marked(question, given) for question, given in zip(questions, found, strict=True)]
+
+    def _marked(self, question: Question, given: dict[str, Any]) -> dict[str, Any]:
+        text, pattern = extract(given["answer"], self.config.answer_pattern), self.config.answer_pattern
+        right = text in [extract(answer, pattern) for answer in _several(question["answer"])]
+        capped = {"capped": given["capped"]} if "capped" in given else {}
+        return {**question, "given": given["answer"], **capped, "right": right}
+
+    def scores(self, answers: Sequence[dict[str, Any]]) -> dict[str, float]:
+        """The metrics, else exact match; and the share of answers that the token limit cut off, where there is one."""
+        if not answers:
+            return {}
+        pattern = self.config.answer_pattern
+        given = [extract(answer["given"], pattern) for answer in answers]
+        expected = [[extract(text, pattern) for text in _several(answer["answer"])] for answer in answers]
+        found = metrics.compute(self.names, given, expected)
+        if not self.names:
+            found["generation_exact_match"] = sum(answer["right"] for answer in answers) / len(answers)
+        if "capped" in answers[0]:
+            found["generation_capped"] = sum(answer["capped"] for answer in answers) / len(answers)
+        return found
+
+
+def _several(answer: str | list[str]) -> list[str]:
+    return [answer] if isinstance(answer, str) else answer
 
 
 def extract(text: str, pattern: str | None) -> str:

@@ -72,6 +72,25 @@ def texts(side: str, values: Any) -> Array:
     return np.array([value.strip() for value in values], dtype=object)
 
 
+def answers(side: str, values: Any) -> Array:
+    """Predictions as strings, (n,), without the spaces at their ends; references as lists of them, (n,).
+
+    A reference is the text that is right, or a list of several that are.
+
+    Raises:
+        UserError: they are something else.
+    """
+    if side == "predictions":
+        return texts(side, values)
+    found = np.empty(len(values), dtype=object)
+    for at, value in enumerate(values):
+        right = [value] if isinstance(value, str) else list(value)
+        if not right:
+            raise UserError(f"The {side} hold no text that is right, first at {at}.")
+        found[at] = list(texts(side, right))
+    return found
+
+
 def sequences(side: str, values: Any) -> Array:
     """A list of tags an example, (n,).
 

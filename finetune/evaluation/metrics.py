@@ -4,8 +4,9 @@ models, tasks or files.
     class ids, (n,), or 0/1 labels, (n, labels)   accuracy f1 f1_micro f1_weighted precision recall
     class ids, (n,)                               matthews_correlation
     numbers, (n,)                                 pearson spearman mse rmse mae r2
-    strings, (n,)                                 exact_match
     lists of tags, (n,)                           entity_f1 entity_precision entity_recall tag_accuracy
+    texts, each against one or several, (n,)      exact_match sacrebleu chrf rouge1 rouge2 rougeL
+                                                  squad_exact_match squad_f1
 
 `f1`, `precision` and `recall` are the unweighted mean over classes (macro), for two classes too, as in scikit-learn's
 `average="macro"`. The classes are those that occur in predictions or references. With 0/1 labels, `accuracy` counts
@@ -18,7 +19,6 @@ a correlation where one side is constant. `r2` of constant references is 1.0 whe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -28,8 +28,8 @@ import numpy as np
 
 from finetune.config.suggest import nearest
 from finetune.errors import MachineError, UserError
-from finetune.evaluation import inputs, scores
-from finetune.evaluation.scores import Array
+from finetune.evaluation import inputs
+from finetune.evaluation.table import METRICS
 
 if TYPE_CHECKING:
     import evaluate
@@ -61,11 +61,30 @@ def load(name: str) -> evaluate.Metric:
     """
     metric = METRICS.get(name)
     if metric:
+        metric.check()
         return _as_evaluate(name, partial(_score, name), metric.columns)
     function = _entry_point(name)
     if function:
         return _as_evaluate(name, partial(_score_of, name, function), ANY_COLUMNS)
     return _script(name)
+
+
+def check(name: str) -> None:
+    """Refuse a metric that could not be computed.
+
+    Raises:
+        UserError: there is no such metric.
+        MachineError: the metric needs a package that is not installed.
+    """
+    if name in METRICS:
+        METRICS[name].check()
+    elif name not in names():
+        load(name)
+
+
+def of_texts(name: str) -> bool:
+    """Whether it is a metric of ours that compares texts, and so nothing that a head predicts."""
+    return name in METRICS and METRICS[name].columns[0][0] == "string"
 
 
 def compute(names: Sequence[str], predictions: Any, references: Any) -> Scores:
@@ -103,6 +122,7 @@ def _function(name: str) -> Score:
 
 def _score(name: str, predictions: Any, references: Any) -> Scores:
     metric = METRICS[name]
+    metric.check()
     inputs.check_paired(predictions, references)
     predicted, expected = metric.read("predictions", predictions), metric.read("references", references)
     if predicted.shape != expected.shape:
@@ -199,6 +219,10 @@ def _as_evaluate(name: str, score: Score, columns: Sequence[tuple[str, str]]) ->
     return metric
 
 
+ANY_KIND = ("string", "float64s", "float64")
+ANY_COLUMNS = [(predictions, references) for predictions in ANY_KIND for references in ANY_KIND]
+
+
 def _features(predictions: str, references: str) -> Features:
     from datasets import Features, List, Value
 
@@ -206,42 +230,3 @@ def _features(predictions: str, references: str) -> Features:
         return List(Value(kind.removesuffix("s"))) if kind.endswith("s") else Value(kind)
 
     return Features({"predictions": column(predictions), "references": column(references)})
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A score, how its two sides are read, and the columns that can hold them."""
-
-    score: Callable[[Array, Array], float]
-    read: Callable[[str, Any], Array]
-    columns: Sequence[tuple[str, str]]
-
-
-# `float64s` is a column of rows. Class ids are float columns too: an integer column cuts 0.7 down to 0 without a word.
-LABEL_COLUMNS = (("float64s", "float64s"), ("float64", "float64"))
-NUMBER_COLUMNS = (("float64", "float64"),)
-TAG_COLUMNS = (("strings", "strings"),)
-TEXT_COLUMNS = (("string", "string"),)
-ANY_KIND = ("string", "float64s", "float64")
-ANY_COLUMNS = [(predictions, references) for predictions in ANY_KIND for references in ANY_KIND]
-
-METRICS: Mapping[str, Metric] = {
-    "accuracy": Metric(scores.accuracy, inputs.labels, LABEL_COLUMNS),
-    "f1": Metric(scores.f1, inputs.labels, LABEL_COLUMNS),
-    "f1_micro": Metric(scores.f1_micro, inputs.labels, LABEL_COLUMNS),
-    "f1_weighted": Metric(scores.f1_weighted, inputs.labels, LABEL_COLUMNS),
-    "precision": Metric(scores.precision, inputs.labels, LABEL_COLUMNS),
-    "recall": Metric(scores.recall, inputs.labels, LABEL_COLUMNS),
-    "matthews_correlation": Metric(scores.matthews, inputs.labels, LABEL_COLUMNS),
-    "pearson": Metric(scores.pearson, inputs.numbers, NUMBER_COLUMNS),
-    "spearman": Metric(scores.spearman, inputs.numbers, NUMBER_COLUMNS),
-    "mse": Metric(scores.mse, inputs.numbers, NUMBER_COLUMNS),
-    "rmse": Metric(scores.rmse, inputs.numbers, NUMBER_COLUMNS),
-    "mae": Metric(scores.mae, inputs.numbers, NUMBER_COLUMNS),
-    "r2": Metric(scores.r2, inputs.numbers, NUMBER_COLUMNS),
-    "exact_match": Metric(scores.accuracy, inputs.texts, TEXT_COLUMNS),
-    "entity_f1": Metric(scores.entity_f1, inputs.sequences, TAG_COLUMNS),
-    "entity_precision": Metric(scores.entity_precision, inputs.sequences, TAG_COLUMNS),
-    "entity_recall": Metric(scores.entity_recall, inputs.sequences, TAG_COLUMNS),
-    "tag_accuracy": Metric(scores.tag_accuracy, inputs.sequences, TAG_COLUMNS),
-}

@@ -28,7 +28,10 @@ def apply(model: PreTrainedModel, adapter: dict[str, Any], peft_type: str | None
     if adapter["method"] == FULL:
         return model
     try:
-        return get_peft_model(model, build(model, adapter, peft_type, fresh))
+        config = build(model, adapter, peft_type, fresh)
+        if peft_type is None and config.is_prompt_learning:
+            raise ValueError("PEFT puts no learned prompt before rows of this task. Write adapter=lora")
+        return get_peft_model(model, config)
     except (ValueError, TypeError) as error:
         raise UserError(f"adapter={adapter['method']} does not fit {type(model).__name__}: {error}") from None
 

@@ -131,6 +131,13 @@ def skeleton(config: PretrainedConfig, task: Task, model: ModelConfig) -> PreTra
         ) from None
 
 
+def heads(config: PretrainedConfig, task: Task, model: ModelConfig) -> tuple[str, ...]:
+    """The modules beside the body: a head of the task, or what speaks."""
+    bare = skeleton(config, task, model)
+    names = [name for name, _ in bare.named_children()]
+    return tuple(name for name in names if name != bare.base_model_prefix and bare.base_model_prefix in names)
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
@@ -166,6 +173,7 @@ def load(
         raise UserError(f"model.path={model.path}: its weights cannot be read: {_first_line(error)}") from None
     except ImportError as error:
         raise MachineError(f"model.path={model.path}: {_first_line(error)}") from None
+    _check_filled(model, base, info["missing_keys"])
     quantizers.keep_differentiable(base)
     fresh = fresh_modules(base, [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
     if fresh:
@@ -192,6 +200,19 @@ def _random(model: ModelConfig, config: PretrainedConfig, task: Task, dtype: str
         trust_remote_code=model.trust_remote_code,
     )
     return random
+
+
+def _check_filled(model: ModelConfig, base: PreTrainedModel, missing_keys: Any) -> None:
+    """Refuse a base that would begin at random: some classes look for it under a name no checkpoint has.
+
+    `LlamaForQuestionAnswering` is one, and all that are made like it (transformers 5.23, modeling_layers.py).
+    """
+    body = {name for name, _ in base.named_parameters() if name.startswith(f"{base.base_model_prefix}.")}
+    if body and body <= set(missing_keys):
+        raise UserError(
+            f"model.path={model.path}: {type(base).__name__} finds none of its weights there, and transformers would "
+            "begin at random. Choose another model or task, or say that you want that: model.from_config=true"
+        )
 
 
 def fresh_modules(model: PreTrainedModel, missing_keys: Any) -> tuple[str, ...]:

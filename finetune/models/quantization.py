@@ -1,5 +1,6 @@
 """A quantized base: every quantizer of transformers, by its own name."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from finetune.config import options
@@ -9,9 +10,12 @@ from finetune.models.precision import DTYPES, Precision
 NONE = "none"
 
 
-def config(quantization: dict[str, Any], precision: Precision) -> Any | None:
+def config(quantization: dict[str, Any], precision: Precision, heads: Callable[[], Sequence[str]]) -> Any | None:
     """The library's config object, or None.
 
+    Args:
+        heads: finds the modules beside the body, which stay whole. transformers leaves out the last module by the name
+            of its last weight, and misses it where that is a bias: bitsandbytes fails on a head that is new.
     Raises:
         MissingExtra: the quantizer's package is not installed.
     """
@@ -19,6 +23,8 @@ def config(quantization: dict[str, Any], precision: Precision) -> Any | None:
     if method == NONE:
         return None
     given = {name: value for name, value in quantization.items() if name != "method"}
+    if method.startswith("bitsandbytes") and given.get("llm_int8_skip_modules") is None:
+        given["llm_int8_skip_modules"] = list(heads()) or None
     if method == "bitsandbytes_4bit":
         given.setdefault("bnb_4bit_compute_dtype", DTYPES[precision.compute])
     try:

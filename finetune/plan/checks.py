@@ -119,9 +119,13 @@ def check_publishable(config: Config) -> None:
 def _metrics(config: Config) -> str:
     from finetune.evaluation import metrics
 
-    for name in config.evaluation.metrics or []:
-        if name not in metrics.names():
-            metrics.load(name)
+    for name in [*(config.evaluation.metrics or []), *(config.evaluation.generation.metrics or [])]:
+        metrics.check(name)
+    if of_texts := next(filter(metrics.of_texts, config.evaluation.metrics or []), None):
+        raise UserError(
+            f"evaluation.metrics=[{of_texts}]: it compares texts, and a head predicts none. Write "
+            f"evaluation.generation.metrics=[{of_texts}]"
+        )
     return ", ".join(config.evaluation.metrics or ["the task's own"])
 
 

@@ -84,8 +84,24 @@ def _best_model(found: Found) -> str:
     known = list(found.config.task.summarize(dict.fromkeys(known, 0.0)))
     if name not in known:
         hint = did_you_mean(name, known) or f"Metrics: {', '.join(known)}"
+        if name in found.config.task.answer_metrics(found.prepared.facts):
+            hint = f"Answers are scored after training; while training, these are: {', '.join(known)}"
         raise UserError(f"trainer.metric_for_best_model={name} is not measured. {hint}")
     return name if found.config.trainer.get("load_best_model_at_end") else "the last model is kept"
+
+
+def _answers(found: Found) -> str:
+    """What scores the answers, where rows are answered, must be installed before anything is trained."""
+    from finetune.evaluation import generation, metrics
+
+    config, facts = found.config, found.prepared.facts
+    if config.answer_rows == 0:
+        return "no row is answered"
+    names = generation.names(config.task, facts, config.evaluation.generation)
+    for name in names:
+        metrics.check(name)
+    rows = "every validation row" if config.answer_rows is None else f"{config.answer_rows} validation rows"
+    return f"{', '.join(names) or 'the exact ones'} of {rows}"
 
 
 def _step(found: Found) -> str:
@@ -128,6 +144,7 @@ LATE: dict[str, Callable[[Found], str]] = {
     "repeated-rows": _repeated,
     "overlap": _overlap,
     "best-model": _best_model,
+    "answers": _answers,
     "step": _step,
     "memory": _memory,
     "disk": _disk,

@@ -45,6 +45,12 @@ class Plan:
     notes: list[str]
     """What was written and is idle, because something written later decides."""
 
+    @property
+    def evaluation_batch_size(self) -> int:
+        """Rows scored at once on a device."""
+        given = self.arguments.get("per_device_eval_batch_size", self.batches.per_device)
+        return int(self.config.evaluation.batch_size or given)
+
 
 def make(config: Config, prepared: Prepared, early: list[Check], notes: Sequence[str] = ()) -> Plan:
     """Close the plan.

@@ -3,7 +3,7 @@
 config.yaml         the resolved config, `finetune train recipe=config.yaml` runs it again
 plan.json           what was decided before the first step; the only file a rank reads
 plan.md             the same, to be read
-questions.json      what is asked after training, where the recipe asks for generated answers
+questions.json      what is asked before and after training, where answers are wanted
 rendered.json       rows of chats as they were rendered, which the saved tokenizer must render alike
 metrics.jsonl       one object a line: step, epoch and raw numbers
 log.txt             what was said, with the time
@@ -15,7 +15,7 @@ model/              the trained model, as transformers and peft load it
 probe.safetensors   inputs and logits of the trained model, for verification
 probe.json          scores of the trained model and facts of its tokenizer, for verification
 evaluation.json     scores, and the untouched model's
-answers.jsonl       generated answers, where the recipe asks for them
+answers.jsonl       the trained model's answers, where they are wanted
 verification.json   what a fresh process found when it loaded model/
 published.json      where the model was uploaded to
 status.json         the stage reached, and how it ended

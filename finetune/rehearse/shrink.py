@@ -103,7 +103,7 @@ def _evaluation(config: Config) -> Any:
     generation = config.evaluation.generation
     few = replace(
         generation,
-        rows=min(generation.rows, ANSWERED),
+        rows=ANSWERED if config.answer_rows is None else min(config.answer_rows, ANSWERED),
         max_new_tokens=min(generation.max_new_tokens, NEW_TOKENS),
     )
     return replace(config.evaluation, generation=few)

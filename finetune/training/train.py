@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from finetune.models.precision import DTYPES
 from finetune.plan import identity
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
-from finetune.training import checkpoint, generators, guards, ranks, resume, upstream
+from finetune.training import answering, checkpoint, generators, guards, ranks, resume, upstream
 from finetune.training.callbacks import Heartbeat, MetricsFile, MovingRanks, Pace
 from finetune.training.collate import packed
 from finetune.training.resuming import Resuming
@@ -72,7 +73,7 @@ def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
 
     loaded = load_base(plan)
     plan.config.task.configure(loaded.model, words, plan.facts)
-    baseline = _baseline(plan, folder, evaluation, loaded.model, rows["validation"])
+    baseline = _baseline(plan, folder, evaluation, loaded.model, words)
 
     set_seed(seeds["init"])
     adapted = _adapted(plan, loaded)
@@ -153,8 +154,7 @@ def load_tokenizer(plan: Plan) -> PreTrainedTokenizerBase:
 
 def evaluation_of(plan: Plan, words: PreTrainedTokenizerBase) -> Evaluation:
     """How this run scores a model."""
-    config = plan.config
-    size = config.evaluation.batch_size or plan.arguments.get("per_device_eval_batch_size", plan.batches.per_device)
+    config, size = plan.config, plan.evaluation_batch_size
     wanted = config.evaluation.metrics
     names = config.task.metrics(plan.facts) if wanted is None else wanted
     return Evaluation(
@@ -166,23 +166,27 @@ def load_base(plan: Plan) -> Loaded:
     """The untouched model, in the dtype of the plan: trained weights as planned, frozen ones as they are stored."""
     config = plan.config
     architecture = model.config(config.model, plan.source, config.task, plan.facts)
-    quantizer = quantization.config(config.quantization, plan.precision)
+    heads = partial(model.heads, architecture, config.task, config.model)
+    quantizer = quantization.config(config.quantization, plan.precision, heads)
     whole = config.adapter["method"] == adapter.FULL
     dtype = plan.precision.trainable if whole else plan.precision.frozen
     return model.load(config.model, plan.source, architecture, config.task, dtype, quantizer)
 
 
-def _baseline(plan: Plan, folder: RunFolder, evaluation: Evaluation, base: Any, rows: Rows) -> dict[str, float] | None:
+def _baseline(
+    plan: Plan, folder: RunFolder, evaluation: Evaluation, base: Any, words: PreTrainedTokenizerBase
+) -> dict[str, float] | None:
     """Scores of the untouched model; a run that goes on has them already."""
     if not plan.config.evaluation.baseline:
         return None
-    asked = {"rows": plan.rows, "metrics": list(evaluation.names)}
+    asked = {"rows": plan.rows, "metrics": list(evaluation.names), "answers": answering.key(plan, folder)}
     kept = folder.read(BASELINE) or {}
     if {name: kept.get(name) for name in asked} == asked:
         scores: dict[str, float] = kept["scores"]
         return scores
+    rows, questions, answer = load_rows(plan, "validation"), answering.questions_of(folder), answering.of(plan, words)
     log.info("scoring the untouched model on %d rows", len(rows))
-    scores = evaluation(base, rows)
+    scores = {**evaluation(base, rows), **answer.scores(answer(base, questions))}
     if ranks.is_first():
         folder.write(BASELINE, {**asked, "scores": scores})
     return scores

@@ -1,13 +1,14 @@
 """The task's own Trainer, assembled from a plan: their loop, our rows, our evaluation."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from datasets import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
 from finetune.config.options import resolve
-from finetune.config.task import IGNORED, Task
+from finetune.config.task import IGNORED, Facts, Task
 from finetune.data.rows import Rows
 from finetune.errors import UserError
 from finetune.plan import identity
@@ -19,6 +20,8 @@ from finetune.training.saving import Saving
 from finetune.training.watched import Watched
 
 Score = Callable[[Any, Rows], dict[str, float]]
+Forward = Callable[[Any, dict[str, Any]], Any]
+"""From a model and a batch to their `loss`, a mean over what its labels mark."""
 
 
 def assemble(plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Rows], score: Score, checkpoints: str) -> Trainer:
@@ -36,7 +39,7 @@ def assemble(plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Rows], scor
     arguments._n_gpu = min(arguments.n_gpu, 1)
     # TRL takes nothing but its own kind of data set, and looks at the first row; it never reads another one.
     stand_in = Dataset.from_list([rows["train"][0]])
-    trainer: Trainer = scored_by(score, resolve(task.trainer_class))(
+    trainer: Trainer = scored_by(score, resolve(task.trainer_class), _forward(task, plan.facts))(
         model=model,
         args=arguments,
         train_dataset=stand_in,
@@ -93,19 +96,34 @@ class Ordered:
         return known[strategy]
 
 
-def scored_by(score: Score, trainer_class: type[Trainer]) -> type[Trainer]:
+def _forward(task: Task, facts: Facts) -> Forward | None:
+    """The task's own, where the loss is not the model's; a trainer of another library has its own."""
+    own = type(task).forward is not Task.forward and resolve(task.trainer_class) is Trainer
+    return partial(task.forward, facts=facts) if own else None
+
+
+def scored_by(score: Score, trainer_class: type[Trainer], forward: Forward | None = None) -> type[Trainer]:
     """The trainer class, evaluating the way we evaluate everywhere, with a loss that ignores how a batch is cut."""
 
     class Scored(Ordered, Watched, Loading, Saving, trainer_class):  # type: ignore[misc,valid-type]
         def compute_loss(
             self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
         ) -> Any:
-            if num_items_in_batch is None or trainer_class.compute_loss is not Trainer.compute_loss:
+            whole = num_items_in_batch is None or trainer_class.compute_loss is not Trainer.compute_loss
+            if whole and forward is None:
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            loss, outputs = self._mean_loss(model, inputs)
+            if whole:
+                return (loss, outputs) if return_outputs else loss
             share = _items(inputs, self._loss_shifts_labels) / num_items_in_batch
-            loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
             loss = loss * share * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
             return (loss, outputs) if return_outputs else loss
+
+        def _mean_loss(self, model: Any, inputs: Any) -> tuple[Any, Any]:
+            if forward is None:
+                return super().compute_loss(model, inputs, return_outputs=True)
+            outputs = forward(model, inputs)
+            return outputs.loss, outputs
 
         def evaluate(self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval") -> Any:
             rows = self.eval_dataset if eval_dataset is None else eval_dataset
