@@ -26,7 +26,8 @@ def make(kind: str, config: PretrainedConfig) -> Any:
     found = TABLES[kind].get(type(config), None)
     if found is None:
         raise UserError(f"transformers has no {kind.rpartition('Auto')[2]} for {config.model_type}")
-    return _usable(found)(**_size(config)) if isinstance(found, dict) else found()  # type: ignore[operator]
+    kind = _usable(found) if isinstance(found, dict) else found
+    return kind(**_size(kind(), config))
 
 
 def _usable(backends: dict[str, Any]) -> Any:
@@ -34,6 +35,9 @@ def _usable(backends: dict[str, Any]) -> Any:
     return next(each for each in backends.values() if each is not None and not getattr(each, "is_dummy", False))
 
 
-def _size(config: PretrainedConfig) -> dict[str, Any]:
-    side = getattr(config, "image_size", None)
-    return {"size": {"height": side, "width": side}} if isinstance(side, int) else {}
+def _size(usual: Any, config: PretrainedConfig) -> dict[str, Any]:
+    """The size of images that the model takes, in the words that processors of the class have for it."""
+    side, words = getattr(config, "image_size", None), getattr(usual, "size", None)
+    if not isinstance(side, int) or words is None:
+        return {}
+    return {"size": {name: side for name in ("height", "width", "shortest_edge") if getattr(words, name, None)}}

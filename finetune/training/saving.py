@@ -174,7 +174,9 @@ class Saving:
         if not self.args.should_save and not self.is_distributed_loading_by_transformers:
             return
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        save = partial(adapter.save, model) if adapter.is_adapted(model) else model.save_pretrained
+        # Under the names the weights have in memory: upstream reads a checkpoint by those, and writes by the Hub's.
+        whole = partial(model.save_pretrained, save_original_format=False)
+        save = partial(adapter.save, model) if adapter.is_adapted(model) else whole
         save(str(output_dir), state_dict=state_dict, is_main_process=self.args.should_save)
         if not self.args.should_save:
             return

@@ -144,7 +144,7 @@ def png(mode="RGB", size=(8, 8)):
         ("gone.png", None, "there is no such file"),
         ("empty.png", b"", "the image is empty"),
         ("text.png", b"not an image at all", "the file is no image that Pillow knows"),
-        ("cut.png", png(size=(64, 64))[:90], "the image cannot be decoded"),
+        ("cut.png", png(size=(64, 64))[:60], "the image cannot be decoded"),
     ],
 )
 def test_an_image_that_cannot_be_read_is_dropped_counted_and_named(name, content, reason, broken):
@@ -168,7 +168,7 @@ def test_too_many_unreadable_images_are_refused_with_their_names(broken, capsys)
         ([{"picture": "a.png", "label": "a"}] * 6, "no column for the image"),
         ([{"image": "a.png", "label": "a"}] * 6, "holds one label only: a"),
         ([{"image": "a.png", "label": None}] * 6, "holds no label"),
-        ([{"image": "a.png", "label": "a"}, {"image": "b.png", "label": "b"}] * 4, "no row of 5 is left: 5 × there"),
+        ([{"image": "a.png", "label": label} for label in "abababab"], "no row of 5 is left: 5"),
     ],
 )  # fmt: skip
 def test_rows_that_are_no_labelled_images_are_refused(rows, reason, tmp_path, capsys):
@@ -201,7 +201,7 @@ def test_a_head_for_other_labels_is_named_and_replaced_on_request(tmp_path):
 # What an image is
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "I;16", "I", "F"])
 def test_every_mode_becomes_three_channels_of_eight_bits_and_is_counted(mode):
     file = io.BytesIO()
     Image.new(mode, (16, 8)).save(file, "TIFF")
