@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("text", nargs="*", help="what to answer; without any, lines are read from the terminal")
     predict.add_argument("--input", type=Path, help="a .jsonl, .csv or text file to answer instead")
     predict.add_argument("--output", type=Path, help="write JSON lines here instead of printing them")
-    predict.add_argument("--max-new-tokens", type=int, default=256, help="for models that write (default 256)")
+    predict.add_argument("--max-new-tokens", type=int, help="for models that write (default 256)")
     publish = _run_verb(added, "publish", "upload the model of a run to the Hub", verbs.publish)
     publish.add_argument("--repo-id", help="default: publish.repo_id of the run")
     publish.add_argument("--public", action="store_true", help="private unless this is given")

@@ -153,7 +153,7 @@ def answer(folder: RunFolder, options: argparse.Namespace) -> None:
     inputs = inputs or ([] if talking else _lines(sys.stdin))
     if not inputs and not talking:
         raise UserError('nothing to answer: finetune predict RUN "a text", or --input FILE')
-    answers = answering(folder, {"max_new_tokens": options.max_new_tokens})
+    answers = answering(folder, {} if options.max_new_tokens is None else {"max_new_tokens": options.max_new_tokens})
     if talking:
         _talk(answers)
     elif options.output:

@@ -13,12 +13,16 @@ import pytest
 import torch
 from tiny import chat_tokenizer
 from tiny import folder as session_folder
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertModel,
     BertTokenizerFast,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedTokenizerFast,
 )
 
 from finetune import cli, run, worker
@@ -29,6 +33,7 @@ from finetune.plan.planned import planned
 from finetune.plan.run_folder import RunFolder, find
 
 LABELS = {"animal": "cat dog cow hen", "plant": "oak elm fir ivy", "stone": "ore gem jet tin"}
+SPOKEN = {"cat": "chat", "dog": "chien", "cow": "vache", "hen": "poule", "oak": "chêne", "fir": "sapin"}
 
 
 @cache
@@ -84,6 +89,37 @@ def llama() -> Path:
     return folder
 
 
+@cache
+def bart() -> Path:
+    """An encoder-decoder over whole words; each text ends with a token that its decoder begins with as well."""
+    folder = root() / "bart"
+    vocabulary = ["<pad>", "</s>", "<unk>", *sorted({word for pair in SPOKEN.items() for word in pair})]
+    words = Tokenizer(models.WordLevel({word: at for at, word in enumerate(vocabulary)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    words.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    special = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=words, model_max_length=32, **special).save_pretrained(folder)
+    torch.manual_seed(0)
+    sides = ("encoder", "decoder")
+    sizes = {
+        f"{side}_{of}": size for side in sides for of, size in (("layers", 1), ("attention_heads", 2), ("ffn_dim", 64))
+    }
+    ids = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 1, "bos_token_id": 1}
+    config = BartConfig(
+        vocab_size=len(vocabulary), d_model=64, max_position_embeddings=32, init_std=0.1, dropout=0.0,
+        forced_eos_token_id=1, **sizes, **ids,
+    )  # fmt: skip
+    BartForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+def pairs(rows: int) -> list[dict[str, str]]:
+    """Up to five words and the same ones in another language."""
+    english = list(SPOKEN)
+    picked = [[english[(at * 5 + n) % len(english)] for n in range(1 + at % 5)] for at in range(rows)]
+    return [{"en": " ".join(words), "fr": " ".join(SPOKEN[word] for word in words)} for words in picked]
+
+
 def texts(rows: int) -> list[dict[str, str]]:
     """Rows of different lengths, whose words decide their label."""
     found = []
@@ -106,13 +142,14 @@ def chats(rows: int) -> list[dict]:
 
 @cache
 def data() -> Path:
-    """A folder with `texts` as CSV and `chats` as JSONL, 48 rows to train and 12 to score."""
+    """A folder with `texts` as CSV, `chats` and `pairs` as JSONL, 48 rows to train and 12 to score."""
     folder = root() / "data"
     folder.mkdir()
     for split, rows in (("train", 48), ("validation", 12)):
         lines = ["text,label", *(f"{row['text']},{row['label']}" for row in texts(rows))]
         (folder / f"texts_{split}.csv").write_text("\n".join(lines) + "\n")
-        (folder / f"chats_{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in chats(rows)))
+        for name, made in (("chats", chats(rows)), ("pairs", pairs(rows))):
+            (folder / f"{name}_{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
     return folder
 
 
@@ -133,6 +170,13 @@ def chat(*more: str) -> list[str]:
     """A recipe on the command line: answers with Llama."""
     splits = "{train: chats_train.jsonl, validation: chats_validation.jsonl}"
     return ["task=sft", f"model.path={llama()}", *common(splits), *more]
+
+
+def translate(*more: str) -> list[str]:
+    """A recipe on the command line: words in another language with BART."""
+    splits = "{train: pairs_train.jsonl, validation: pairs_validation.jsonl}"
+    spoken = ["task=seq2seq", "task.source_lang=en", "task.target_lang=fr"]
+    return [*spoken, f"model.path={bart()}", *common(splits), "trainer.learning_rate=3e-3", *more]
 
 
 def common(splits: str) -> list[str]:

@@ -9,7 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from finetune.config import options
 from finetune.models import adapter, quantization
@@ -49,7 +55,10 @@ def load(plan: Plan, folder: Path) -> Any:
         attention, trust = plan.config.model.attn_implementation, plan.config.model.trust_remote_code
         whole = auto.from_pretrained(folder, dtype="auto", attn_implementation=attention, trust_remote_code=trust)
         return whole.to(device())
-    loaded = adapter.load(_base(plan, folder, auto), str(folder))
+    base = _base(plan, folder, auto)
+    if (folder / "generation_config.json").is_file():
+        base.generation_config = GenerationConfig.from_pretrained(folder)
+    loaded = adapter.load(base, str(folder))
     return loaded.to(device()) if plan.config.quantization["method"] == quantization.NONE else loaded
 
 

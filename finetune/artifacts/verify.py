@@ -56,7 +56,8 @@ def record(trained: Trained, plan: Plan, folder: RunFolder) -> None:
     save_file({**batch, "logits": logits}, folder / "probe.safetensors")
     evaluation = evaluation_of(plan, trained.tokenizer)
     scores = evaluation(trained.model, _scored(plan))
-    folder.write("probe.json", {"scores": scores, "tokenizer": _tokenizer_facts(trained.tokenizer)})
+    facts = {"tokenizer": _tokenizer_facts(trained.tokenizer), "generation": _generation(trained.model)}
+    folder.write("probe.json", {"scores": scores, **facts})
 
 
 def run(folder: RunFolder) -> list[Finding]:
@@ -95,6 +96,7 @@ def compare(folder: RunFolder) -> list[Finding]:
         _same_logits(plan, model, folder),
         *_adapter_works(plan, model, folder),
         _same("tokenizer", _tokenizer_facts(tokenizer), recorded["tokenizer"]),
+        *([_same("generation", _generation(model), recorded["generation"])] if model.can_generate() else []),
         *_same_rendering(tokenizer, folder),
         *_same_labels(plan, model),
         _same_scores(evaluation_of(plan, tokenizer)(model, _scored(plan)), recorded["scores"]),
@@ -115,7 +117,9 @@ def _probe(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Te
 @torch.no_grad()
 def _logits(plan: Plan, model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     model.eval()
-    given = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
+    # A decoder makes its inputs from the labels; elsewhere they decide nothing.
+    left_out = () if model.can_generate() and model.config.is_encoder_decoder else ("labels",)
+    given = {name: value.to(model.device) for name, value in batch.items() if name not in left_out}
     with autocast(plan.precision.compute):
         logits = plan.config.task.forward(model, given, plan.facts).logits
     kept = logits[:, -KEPT_POSITIONS:] if logits.ndim > 2 else logits
@@ -177,6 +181,14 @@ def _same(name: str, found: Any, expected: Any) -> Finding:
 def _scored(plan: Plan) -> Rows:
     rows = load_rows(plan, "validation")
     return rows.select(range(min(SCORED_ROWS, len(rows))))
+
+
+def _generation(model: Any) -> dict[str, Any] | None:
+    """How the model decodes where nobody says otherwise; None where it writes nothing."""
+    if not model.can_generate():
+        return None
+    values: dict[str, Any] = model.generation_config.to_dict()
+    return {name: value for name, value in values.items() if value is not None and not name.startswith("_")}
 
 
 def _tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:

@@ -84,7 +84,8 @@ class GenerationConfig:
     its score is one of answers, else 0."""
     metrics: list[str] | None = None
     """Metrics of the answers, such as chrf or rougeL. None takes the task's own, else the share that is exact."""
-    max_new_tokens: Positive = 256
+    max_new_tokens: Positive | None = None
+    """Tokens of an answer. None takes the task's own: 256, or task.max_target_length."""
     generation_config: dict[str, Any] = field(default_factory=dict)
     """Options of transformers' GenerationConfig, such as `temperature`; without any, decoding is greedy."""
     answer_pattern: str | None = None

@@ -1,6 +1,6 @@
 """Answers that are stretches of a context: how rows hold them, and where in the context they are.
 
-Knows characters. Cheap to import; knows no columns and no tokens.
+Knows characters. Cheap to import; knows no tokens and no model.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune.config.task import RowError
+from finetune.data.columns import text as text_of
 from finetune.errors import UserError
 
 Place = tuple[int, int]
 """Where a stretch of a text begins, and the character behind it."""
 Said = tuple[str, int | None]
 """The text of an answer, and where the data says it begins."""
+PAIR = ("question", "context")
 NONE = "questions without an answer"
 FOUND = "answers found by their text, which occurs once"
 NOT_THERE = "the answer is not in the context"
@@ -32,6 +34,41 @@ class Answered:
     """None where there is no answer."""
     notes: tuple[str, ...]
     """What is worth counting of it."""
+
+
+def asked(row: dict[str, Any], columns: dict[str, str]) -> tuple[str, str]:
+    """The question and the context of a row.
+
+    Raises:
+        RowError: one of them is missing.
+    """
+    return text_of(row, columns["question"]).strip(), text_of(row, columns["context"])
+
+
+def pair(item: Any, number: int, columns: dict[str, str]) -> tuple[str, str]:
+    """The question and the context of an input, under the names of the columns or of their roles.
+
+    Raises:
+        UserError: it is something else.
+    """
+    names = {role: columns.get(role, role) for role in PAIR}
+    row = {role: item.get(names[role], item.get(role)) for role in PAIR} if isinstance(item, dict) else {}
+    try:
+        return asked(row, dict(zip(PAIR, PAIR)))
+    except RowError as error:
+        raise UserError(f"input {number}: {error}; a row has {' and '.join(names.values())}") from None
+
+
+def of_row(row: dict[str, Any], columns: dict[str, str], index: int) -> list[Said]:
+    """The answers of a row; none where its question has no answer.
+
+    Raises:
+        UserError: they are something else.
+    """
+    try:
+        return said(row[columns["answers"]], row.get(columns.get("answer_start", "")))
+    except UserError as error:
+        raise UserError(f"row {index}: {error}") from None
 
 
 def said(answers: Any, starts: Any = None) -> list[Said]:

@@ -1,11 +1,29 @@
-"""Which column plays which role, and the text a row holds in it. Knows no task's roles."""
+"""Which column plays which role, and the text a row holds in it. Knows no task's roles.
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+A column of mappings has columns of its own, behind a dot: `translation.en`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from finetune.config.suggest import did_you_mean
 from finetune.config.task import RowError
 from finetune.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def names(rows: Dataset) -> list[str]:
+    """The columns there are, with those inside of columns."""
+    return [name for column, kind in rows.features.items() for name in (column, *_inside(column, kind))]
+
+
+def _inside(column: str, kind: Any) -> Iterator[str]:
+    keys = kind if isinstance(kind, dict) else getattr(kind, "languages", None) or ()
+    yield from (f"{column}.{key}" for key in keys)
 
 
 def detect(
@@ -51,6 +69,9 @@ def text(row: Mapping[str, Any], column: str) -> str:
         RowError: there is none.
     """
     found = row.get(column)
+    outer, _, inner = column.partition(".")
+    if column not in row and isinstance(row.get(outer), dict):
+        found = row[outer].get(inner)
     if found is not None and not isinstance(found, str):
         raise RowError(f"{column} is no text but {type(found).__name__}")
     if not found or not found.strip():

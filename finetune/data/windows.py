@@ -139,12 +139,6 @@ def _is_uneven(row: Answered, windows: list[Window], tokens: list[range]) -> boo
     return any(trimmed(row.context, place) != row.place for place in places)
 
 
-def ends(labels: Sequence[int]) -> Place:
-    """The first and the last token that is marked."""
-    marked = [at for at, label in enumerate(labels) if label != IGNORED]
-    return marked[0], marked[-1]
-
-
 @dataclass(frozen=True)
 class Decoding:
     """How an answer is chosen by the logits of its ends."""

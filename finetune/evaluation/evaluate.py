@@ -103,8 +103,9 @@ def _named(losses: dict[str, Mean]) -> dict[str, float]:
 
 
 def _of_rows(logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Without the positions that prompt tuning puts before a row."""
-    return logits[:, -batch["input_ids"].shape[1] :] if logits.ndim > 2 and "input_ids" in batch else logits
+    """Without the positions that prompt tuning puts before what has labels."""
+    is_per_token = logits.ndim > 2 and "input_ids" in batch
+    return logits[:, -batch["labels"].shape[1] :] if is_per_token else logits
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:

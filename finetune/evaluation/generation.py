@@ -52,7 +52,9 @@ class Answering:
         was_training = model.training
         model.eval()
         prompts = [question["prompt"] for question in questions]
-        decoding = {name: getattr(self.config, name) for name in ("max_new_tokens", "generation_config")}
+        decoding: dict[str, Any] = {"generation_config": self.config.generation_config}
+        if self.config.max_new_tokens is not None:
+            decoding["max_new_tokens"] = self.config.max_new_tokens
         with autocast(self.compute):
             found = list(self.task.predict(model, self.tokenizer, prompts, {**self.options, **decoding}))
         model.train(was_training)

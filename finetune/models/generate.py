@@ -1,4 +1,8 @@
-"""Answers from a causal language model: greedy unless asked otherwise, left-padded, in batches."""
+"""Answers from a model that writes, in batches: greedy unless asked otherwise.
+
+A causal language model goes on with a prompt, padded on the left. An encoder-decoder writes a text of its own, the way
+its own generation config says, such as with beams, but draws nothing unasked.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,6 +48,39 @@ def _ids(tokenizer: PreTrainedTokenizerBase, prompt: Any) -> list[int]:
     return ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
 
 
+def written(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], limit: int | None,
+    options: dict[str, Any], batch_size: int = BATCH,
+) -> Iterator[Answer]:  # fmt: skip
+    """What an encoder-decoder writes for each text, in order.
+
+    Args:
+        limit: tokens of a text at which it is cut; None leaves it whole.
+        options: of transformers' GenerationConfig.
+    """
+    for start in range(0, len(texts), batch_size):
+        part = list(texts[start : start + batch_size])
+        padded = tokenizer(part, padding=True, truncation=limit is not None, max_length=limit, return_tensors="pt")
+        yield from _written(model, tokenizer, padded, options)
+
+
+@torch.no_grad()
+def _written(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, padded: Any, options: dict[str, Any]
+) -> Iterator[Answer]:
+    inputs = {name: padded[name].to(model.device) for name in ("input_ids", "attention_mask")}
+    # A forced end would hide that the limit was hit.
+    output = model.generate(**inputs, **GREEDY | {"forced_eos_token_id": None} | options)  # type: ignore[operator]
+    # The decoder begins with a token of its own, which may be the one that ends a text.
+    for row in output[:, 1:].tolist():
+        yield Answer(str(tokenizer.decode(row, skip_special_tokens=True)).strip(), not _stops(model).intersection(row))
+
+
+def _stops(model: PreTrainedModel) -> set[int]:
+    stops = model.generation_config.eos_token_id
+    return {stops} if isinstance(stops, int) else set(stops or [])
+
+
 @torch.no_grad()
 def _batch(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[list[int]], options: dict[str, Any]
@@ -51,7 +88,5 @@ def _batch(
     padded = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt", verbose=False)
     inputs = {name: tensor.to(model.device) for name, tensor in padded.items()}
     output = model.generate(**inputs, **GREEDY | options, pad_token_id=tokenizer.pad_token_id)  # type: ignore[operator]
-    stops = model.generation_config.eos_token_id
-    stops = {stops} if isinstance(stops, int) else set(stops or [])
     for row in output[:, inputs["input_ids"].shape[1] :].tolist():
-        yield Answer(str(tokenizer.decode(row, skip_special_tokens=True)).strip(), not stops.intersection(row))
+        yield Answer(str(tokenizer.decode(row, skip_special_tokens=True)).strip(), not _stops(model).intersection(row))

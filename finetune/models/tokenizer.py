@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from finetune.config.options import resolve
 from finetune.config.schema import TokenizerConfig
-from finetune.errors import UserError
+from finetune.errors import MachineError, MissingExtra, UserError
 from finetune.models.source import Source
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ def load(
         )
     except (OSError, ValueError) as error:
         raise UserError(f"{name} {path} cannot be loaded: {_first_line(error)}") from None
+    except ImportError as error:
+        if "sentencepiece" in str(error).lower():
+            raise MissingExtra("sentencepiece", "text") from None
+        raise MachineError(f"{name} {path} cannot be loaded: {_first_line(error)}") from None
     if kind != TOKENIZER:
         return tokenizer
     if config.chat_template:
@@ -107,4 +111,4 @@ def _pad(tokenizer: PreTrainedTokenizerBase, wanted: str | None) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

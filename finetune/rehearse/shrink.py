@@ -104,7 +104,7 @@ def _evaluation(config: Config) -> Any:
     few = replace(
         generation,
         rows=ANSWERED if config.answer_rows is None else min(config.answer_rows, ANSWERED),
-        max_new_tokens=min(generation.max_new_tokens, NEW_TOKENS),
+        max_new_tokens=min(generation.max_new_tokens or NEW_TOKENS, NEW_TOKENS),
     )
     return replace(config.evaluation, generation=few)
 

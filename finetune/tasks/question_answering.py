@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
-from types import SimpleNamespace
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.task import Brought, Encoder, Facts, RowError, Task
+from finetune.config.task import Brought, Encoder, Facts, Task
 from finetune.config.types import Count, Number, Positive
 from finetune.data import answers
 from finetune.data.answers import Answered
-from finetune.data.windows import Decoding, Window, Windows, ends
+from finetune.data.windows import Decoding, Windows
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ USUAL = {
     "answers": ("answers", "answer"),
     "answer_start": ("answer_start",),
 }
-PAIR = ("question", "context")
 BATCH = 16
 
 
@@ -62,7 +61,8 @@ class QuestionAnswering(Task):
         from finetune.data.columns import detect
 
         found = detect(train.column_names, columns, USUAL, optional=("answer_start",))
-        has_answer = [bool(_said(row, found, at)) for at, row in enumerate(train)]
+        rows = train.select_columns([found[role] for role in ("answers", "answer_start") if role in found])
+        has_answer = [bool(answers.of_row(row, found, at)) for at, row in enumerate(rows)]
         if not any(has_answer):
             raise UserError(f"no question of train has an answer in column {found['answers']}")
         return {"columns": found, "unanswerable": not all(has_answer)}
@@ -86,8 +86,8 @@ class QuestionAnswering(Task):
         windows = self._windows(tokenizer, max_length)
 
         def read(row: dict[str, Any], index: int) -> Answered:
-            question, context = _asked(row, columns)
-            return answers.placed(question, context, _said(row, columns, index))
+            question, context = answers.asked(row, columns)
+            return answers.placed(question, context, answers.of_row(row, columns, index))
 
         return Encoder(read, lambda items, _: windows.labelled(items), labels="tokens", overlong="whole")
 
@@ -99,29 +99,16 @@ class QuestionAnswering(Task):
         return {"num_labels": 2}
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-        """Labels are the first and the last token of the answer. Padding is at the end, whatever the usual side."""
-        import torch
+        """Pads to the longest row of a batch; labels are the first and the last token of the answer."""
+        from finetune.models import spans
 
-        def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-            inputs = [{name: list(map(int, row[name])) for name in row if name != "labels"} for row in rows]
-            batch = tokenizer.pad(inputs, padding_side="right", return_tensors="pt", verbose=False)
-            return {**batch, "labels": torch.tensor([ends(row["labels"]) for row in rows])}
-
-        return collate
+        return partial(spans.collate, tokenizer)
 
     def forward(self, model: Any, batch: dict[str, torch.Tensor], facts: Facts) -> Any:
-        """Logits of each token to be the first and to be the last, (rows, tokens, 2), and the loss of both together.
+        """A loss over the tokens of each window alone."""
+        from finetune.models import spans
 
-        The model's own loss counts the tokens that pad, so it would be another in another batch.
-        """
-        import torch
-
-        output = model(**{name: value for name, value in batch.items() if name != "labels"})
-        logits = torch.stack([output.start_logits, output.end_logits], -1)
-        if "labels" not in batch:
-            return SimpleNamespace(logits=logits)
-        masked = logits.float().masked_fill(batch["attention_mask"][..., None] == 0, -torch.inf)
-        return SimpleNamespace(logits=masked, loss=torch.nn.functional.cross_entropy(masked, batch["labels"]))
+        return spans.forward(model, batch)
 
     def outcomes(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
         """The likeliest and the true first and last token of each window."""
@@ -145,8 +132,8 @@ class QuestionAnswering(Task):
 
     def question(self, row: dict[str, Any], facts: Facts) -> tuple[Any, Any]:
         """Question and context, and every answer that is right."""
-        question, context = _asked(row, facts["columns"])
-        texts = [text for text, _ in _said(row, facts["columns"], 0)]
+        question, context = answers.asked(row, facts["columns"])
+        texts = [text for text, _ in answers.of_row(row, facts["columns"], 0)]
         return {"question": question, "context": context}, texts or [""]
 
     def predict(
@@ -157,31 +144,20 @@ class QuestionAnswering(Task):
         options: dict[str, Any],
     ) -> Iterator[dict[str, Any]]:
         """The likeliest answer, its place in the context and its confidence. An input is a question with a context."""
+        from finetune.models import spans
         from finetune.models.tokenizer import max_length_of
 
         facts, size = options.get("facts", {}), options.get("batch_size") or BATCH
         threshold = self.null_score_diff_threshold if facts.get("unanswerable") else None
         decoding = Decoding(self.max_answer_length, self.n_best, threshold)
         windows = self._windows(tokenizer, options.get("max_length") or max_length_of(tokenizer, model.config))
-        pairs = [_pair(item, number, options.get("columns", {})) for number, item in enumerate(inputs)]
+        pairs = [answers.pair(item, number, options.get("columns", {})) for number, item in enumerate(inputs)]
         for start in range(0, len(pairs), size):
             batch = pairs[start : start + size]
             found = [own for own, _ in windows.of(*zip(*batch, strict=True))]
-            logits = self._logits(model, tokenizer, list(chain.from_iterable(found)), size)
+            logits = spans.logits(model, tokenizer, [window.columns for own in found for window in own], size)
             for item, (_, context), own in zip(inputs[start:], batch, found):
                 yield {"input": item, **decoding.answer(context, own, list(islice(logits, len(own))))}
-
-    def _logits(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, windows: list[Window], size: int
-    ) -> Iterator[Any]:
-        """Of each window in turn, as an array."""
-        import torch
-
-        for start in range(0, len(windows), size):
-            rows = [window.columns for window in windows[start : start + size]]
-            batch = tokenizer.pad(rows, padding_side="right", return_tensors="pt", verbose=False)
-            with torch.no_grad():
-                yield from self.forward(model, batch.to(model.device), {}).logits.float().cpu().numpy()
 
     def example(self, columns: dict[str, str]) -> list[dict[str, Any]]:
         """Two questions, in the layout that the named columns belong to."""
@@ -190,26 +166,3 @@ class QuestionAnswering(Task):
         if place := columns.get("answer_start"):
             return [dict(zip((question, context, name, place), row, strict=True)) for row in rows]
         return [{question: q, context: c, name: {"text": [a], "answer_start": [at]}} for q, c, a, at in rows]
-
-
-def _asked(row: dict[str, Any], columns: dict[str, str]) -> tuple[str, str]:
-    from finetune.data.columns import text
-
-    return text(row, columns["question"]).strip(), text(row, columns["context"])
-
-
-def _pair(item: Any, number: int, columns: dict[str, str]) -> tuple[str, str]:
-    """Question and context of an input, in columns of those names or of those of the data."""
-    row = {role: item.get(columns.get(role, role), item.get(role)) for role in PAIR} if isinstance(item, dict) else {}
-    try:
-        return _asked(row, dict(zip(PAIR, PAIR)))
-    except RowError as error:
-        names = " and ".join(columns.get(role, role) for role in PAIR)
-        raise UserError(f"input {number}: {error}; a row has {names}") from None
-
-
-def _said(row: dict[str, Any], columns: dict[str, str], index: int) -> list[tuple[str, int | None]]:
-    try:
-        return answers.said(row[columns["answers"]], row.get(columns.get("answer_start", "")))
-    except UserError as error:
-        raise UserError(f"row {index}: {error}") from None

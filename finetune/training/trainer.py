@@ -11,6 +11,7 @@ from finetune.config.options import resolve
 from finetune.config.task import IGNORED, Facts, Task
 from finetune.data.rows import Rows
 from finetune.errors import UserError
+from finetune.models import adapter
 from finetune.plan import identity
 from finetune.plan.plan import Plan
 from finetune.training import collate, order, ranks
@@ -39,7 +40,7 @@ def assemble(plan: Plan, model: Any, tokenizer: Any, rows: dict[str, Rows], scor
     arguments._n_gpu = min(arguments.n_gpu, 1)
     # TRL takes nothing but its own kind of data set, and looks at the first row; it never reads another one.
     stand_in = Dataset.from_list([rows["train"][0]])
-    trainer: Trainer = scored_by(score, resolve(task.trainer_class), _forward(task, plan.facts))(
+    trainer: Trainer = scored_by(score, resolve(task.trainer_class), _forward(task, plan.facts, model))(
         model=model,
         args=arguments,
         train_dataset=stand_in,
@@ -96,10 +97,19 @@ class Ordered:
         return known[strategy]
 
 
-def _forward(task: Task, facts: Facts) -> Forward | None:
-    """The task's own, where the loss is not the model's; a trainer of another library has its own."""
-    own = type(task).forward is not Task.forward and resolve(task.trainer_class) is Trainer
-    return partial(task.forward, facts=facts) if own else None
+def _forward(task: Task, facts: Facts, model: Any) -> Forward | None:
+    """The task's own, where the loss is not the model's; a trainer of another library has its own.
+
+    Raises:
+        UserError: the adapter adds to the model's loss, which nobody would see.
+    """
+    if type(task).forward is Task.forward or resolve(task.trainer_class) is not Trainer:
+        return None
+    if adapter.moves_ranks(model):
+        raise UserError(
+            f"task={task.name} has a loss of its own, and this adapter adds to the model's. Write adapter=lora"
+        )
+    return partial(task.forward, facts=facts)
 
 
 def scored_by(score: Score, trainer_class: type[Trainer], forward: Forward | None = None) -> type[Trainer]:
@@ -121,6 +131,8 @@ def scored_by(score: Score, trainer_class: type[Trainer], forward: Forward | Non
 
         def _mean_loss(self, model: Any, inputs: Any) -> tuple[Any, Any]:
             if forward is None:
+                if self.label_smoother is not None:
+                    inputs = _with_decoder_inputs(self.accelerator.unwrap_model(model), inputs)
                 return super().compute_loss(model, inputs, return_outputs=True)
             outputs = forward(model, inputs)
             return outputs.loss, outputs
@@ -134,6 +146,15 @@ def scored_by(score: Score, trainer_class: type[Trainer], forward: Forward | Non
             return logged
 
     return Scored
+
+
+def _with_decoder_inputs(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """An encoder-decoder makes them from labels, which the Trainer takes away where it smooths them.
+
+    T5 then refuses to run, and BART's decoder reads the source in place of the target.
+    """
+    make = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    return {**inputs, "decoder_input_ids": make(labels=inputs["labels"])} if make else inputs
 
 
 def _items(inputs: dict[str, Any], shifted: bool) -> Any:

