@@ -59,9 +59,7 @@ def part_of(
 
     Args:
         numbers: of the rows in their source.
-        labels: what a label is: `ids`, the id of its token or -100; `tokens`, a number a token; `row`, of the row.
-        lists: columns that hold a list a row, which does not follow the tokens.
-        main: the column whose length is that of a row.
+        labels, lists, main: as an `Encoder` has them.
     """
     apart = {*lists, *(["labels"] if labels == "row" else [])}
     lengths = np.fromiter((len(row[main]) for row in rows), np.int64, len(rows))
@@ -77,8 +75,8 @@ def part_of(
 
 def _add(part: Part, name: str, values: list[Any], follows: bool) -> None:
     """A column as numbers: of the tokens where it follows them, else of the rows."""
-    if isinstance(values[0], np.ndarray) and values[0].ndim:
-        _add_arrays(part, name, values, follows)
+    if isinstance(values[0], np.ndarray):
+        _add_arrays(part, name, values)
         return
     if not isinstance(values[0], list | tuple):
         found = np.asarray(values)
@@ -98,12 +96,10 @@ def _add(part: Part, name: str, values: list[Any], follows: bool) -> None:
         raise ValueError(f"{name} has not one value for each token")
 
 
-def _add_arrays(part: Part, name: str, values: list[Array], follows: bool) -> None:
-    """A column that comes as arrays keeps their kind of number."""
+def _add_arrays(part: Part, name: str, values: list[Array]) -> None:
+    """A main column that comes as arrays keeps their kind of number."""
     part.values[name] = np.concatenate(values)
-    part.columns[name] = Column("token" if follows else "list", str(values[0].dtype))
-    if not follows:
-        part.lengths[name] = np.fromiter(map(len, values), np.int64, len(values))
+    part.columns[name] = Column("token", str(values[0].dtype))
 
 
 def _mask(part: Part) -> None:
