@@ -123,6 +123,9 @@ class Task:
     def configure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Facts) -> None:
         """Set on the loaded model what must agree with the tokenizer and the data."""
 
+    def freeze(self, model: PreTrainedModel) -> None:
+        """Leave parts of a model with weights of its own as they are, where the task has an option for that."""
+
     def forward(self, model: Any, batch: dict[str, torch.Tensor], facts: Facts) -> Any:
         """The `loss` and the `logits` of a batch; without labels, the logits."""
         return model(**batch)

@@ -135,7 +135,7 @@ class Build:
 
     def _fitted(self, at: int, part: Tokenized, split: str) -> Array:
         wrapped = split == "train" and self.config.packing.strategy == "wrapped"
-        limit = Limit(UNLIMITED if wrapped else self.max_length, part.encoder.overlong)
+        limit = Limit(UNLIMITED if wrapped else self.max_length, part.encoder.overlong, self.config.task.unit)
         try:
             pieces = lengths.fit(part.shard, limit, part.account)
         except UserError as error:

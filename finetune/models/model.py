@@ -119,6 +119,8 @@ def skeleton(config: PretrainedConfig, task: Task, model: ModelConfig) -> PreTra
                 attn_implementation=model.attn_implementation,
                 trust_remote_code=model.trust_remote_code,
             )
+            if not model.from_config:
+                task.freeze(bare)
             return bare
     except ImportError as error:
         raise MachineError(f"model.attn_implementation={model.attn_implementation}: {_first_line(error)}") from None
@@ -175,6 +177,7 @@ def load(
         raise MachineError(f"model.path={model.path}: {_first_line(error)}") from None
     _check_filled(model, base, info["missing_keys"])
     quantizers.keep_differentiable(base)
+    task.freeze(base)
     fresh = fresh_modules(base, [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
     if fresh:
         log.info("freshly initialised, to be trained: %s", ", ".join(fresh))

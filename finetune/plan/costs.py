@@ -73,7 +73,8 @@ def costs(run: Run) -> Costs:
     device = devices.find(run.config.plan.device) if run.config.plan.device else devices.present()
     setup = setup_of(run, device)
     available = device.memory if device and device.gib else None
-    inputs = [VERSION, run.prepared.architecture, run.config.task.model_class, run.config.adapter,
+    task = asdict(run.config.task)
+    inputs = [VERSION, run.prepared.architecture, run.config.task.model_class, task, run.config.adapter,
               asdict(setup), run.batches.global_batch, run.config.model.attn_implementation, available]  # fmt: skip
     counted = kept(f"costs-{digest(inputs)}", lambda: _counted(run, setup, available), _is_counted)
     limit = run.config.trainer.get("save_total_limit")

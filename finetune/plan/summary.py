@@ -44,7 +44,8 @@ def summary(config: Config, prepared: Prepared) -> ModelSummary:
     stored = _stored(Path(prepared.source.path))
     if config.model.trust_remote_code:  # what its code builds is not known by its config
         return _counted(config, prepared, stored)
-    inputs = [VERSION, prepared.architecture, config.task.model_class, config.task.peft_type, config.adapter,
+    task = config.task
+    inputs = [VERSION, prepared.architecture, task.model_class, task.peft_type, asdict(task), config.adapter,
               config.model.attn_implementation, stored]  # fmt: skip
     found = kept(f"summary-{digest(inputs)}", lambda: asdict(_counted(config, prepared, stored)), _is_summary)
     return ModelSummary(**found)
