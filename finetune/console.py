@@ -135,11 +135,12 @@ def show_rows(prepared: Prepared, choice: Choice, html: Path | None) -> None:
 
     rows = preview.shown(prepared, choice)
     for name, account in prepared.report.items():
-        console.print(f"{name}: {account_of(account)}", markup=False, highlight=False)
+        said = account_of(account, prepared.config.task.unit)
+        console.print(f"{name}: {said}", markup=False, highlight=False)
     for name, text in report.lines(prepared, choice.split):
         console.print(f"  {name}: {text}", markup=False, highlight=False)
     for row in rows:
-        console.print(f"\n── {choice.split} row {row.index}, {row.tokens} tokens", markup=False)
+        console.print(f"\n── {choice.split} row {row.index}, {row.tokens} {row.unit}", markup=False)
         for is_trained, units in groupby(row.units, key=lambda unit: unit.is_trained):
             text = "".join(f"\n── next document\n{u.text}" if u.begins_document else u.text for u in units)
             style = "green" if is_trained else "dim"

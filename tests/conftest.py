@@ -18,7 +18,7 @@ def offline(monkeypatch):
 def warm_options():
     """Deriving imports the libraries and takes seconds; with this no single test pays for it."""
     from finetune.config import options
-    from finetune.config.task import tasks
+    from finetune.config.installed import tasks
 
     for group in ("adapter", "quantization"):
         options.methods(group)

@@ -133,8 +133,10 @@ def _use(plan: Plan, repo_id: str) -> str:
         return "\n".join(["```python", *_opened(plan, plan.config.task.opened_by, repo_id), "```"])
     auto = plan.config.task.model_class.rpartition(".")[2]
     whole = plan.config.adapter["method"] == adapter.FULL
-    lines = _whole(auto, repo_id) if whole else _adapted(plan, auto, repo_id)
-    return "\n".join(["```python", *lines, f'tokenizer = AutoTokenizer.from_pretrained("{repo_id}")', "```"])
+    lines = _whole(plan, auto, repo_id) if whole else _adapted(plan, auto, repo_id)
+    kind = _processing(plan)
+    name = "tokenizer" if kind == "AutoTokenizer" else "processor"
+    return "\n".join(["```python", *lines, f'{name} = {kind}.from_pretrained("{repo_id}")', "```"])
 
 
 def _opened(plan: Plan, path: str, repo_id: str) -> list[str]:
@@ -146,15 +148,20 @@ def _opened(plan: Plan, path: str, repo_id: str) -> list[str]:
     return [*lines, "", f'model = {name}("{repo_id}"{extra})']
 
 
-def _whole(auto: str, repo_id: str) -> list[str]:
-    return [f"from transformers import AutoTokenizer, {auto}", "", f'model = {auto}.from_pretrained("{repo_id}")']
+def _processing(plan: Plan) -> str:
+    return plan.config.task.processing_class.rpartition(".")[2]
+
+
+def _whole(plan: Plan, auto: str, repo_id: str) -> list[str]:
+    names = ", ".join(sorted((_processing(plan), auto), key=str.lower))
+    return [f"from transformers import {names}", "", f'model = {auto}.from_pretrained("{repo_id}")']
 
 
 def _adapted(plan: Plan, auto: str, repo_id: str) -> list[str]:
     """The base as it was trained on, and the adapter on it."""
     base = hub_id(plan.config.model) or Path(plan.config.model.path).name
     quantizer, arguments = _quantizer(plan.config.quantization)
-    names = ", ".join(["AutoConfig", "AutoTokenizer", auto, *([quantizer] if quantizer else [])])
+    names = ", ".join(["AutoConfig", _processing(plan), auto, *([quantizer] if quantizer else [])])
     extra = f", quantization_config={quantizer}({arguments})" if quantizer else ""
     return [
         "from peft import PeftModel",

@@ -11,7 +11,6 @@ from typing import Any
 
 from transformers import (
     AutoConfig,
-    AutoTokenizer,
     GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
@@ -92,5 +91,6 @@ def _base(plan: Plan, folder: Path, auto: Any) -> PreTrainedModel:
 def load_tokenizer(plan: Plan, folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer as it was saved."""
     trust = plan.config.model.trust_remote_code
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
+    kind = options.resolve(plan.config.task.processing_class)
+    tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(folder, trust_remote_code=trust)
     return tokenizer

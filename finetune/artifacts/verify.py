@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune.artifacts.save import load, load_tokenizer
 from finetune.data.rows import Rows
+from finetune.data.store import processing_hash
 from finetune.errors import FinetuneError
 from finetune.models import adapter, modules
 from finetune.models.precision import autocast
@@ -107,7 +108,9 @@ def compare(folder: RunFolder) -> list[Finding]:
 def _probe(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
     rows = load_rows(plan, "validation")
     shortest = np.argsort(rows.lengths, kind="stable")[:PROBE_ROWS].tolist()
-    batch = plan.config.task.scoring_collator(tokenizer)([rows[at] for at in shortest])
+    batch = plan.config.task.scoring_collator(tokenizer)(rows.__getitems__(shortest))
+    if "input_ids" not in batch:  # an image or a sound is asked about whole
+        return dict(batch)
     return {name: value[:, :PROBE_TOKENS].contiguous() if value.ndim > 1 else value for name, value in batch.items()}
 
 
@@ -190,6 +193,9 @@ def _generation(model: Any) -> dict[str, Any] | None:
 
 
 def _tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What tells a tokenizer from others, or another processing class."""
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        return {"processor": processing_hash(tokenizer)}
     return {
         "ids": tokenizer(PROBE_TEXT)["input_ids"],
         "chat_template": tokenizer.chat_template,

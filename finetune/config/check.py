@@ -8,12 +8,13 @@ from pydantic import TypeAdapter
 
 from finetune.config import conflicts, ours, safety, theirs, unread
 from finetune.config.compose import Composed, compose
+from finetune.config.installed import task_class, tasks
 from finetune.config.origin import nearest_origin
 from finetune.config.ours import choice
 from finetune.config.places import Chosen
 from finetune.config.schema import Config
 from finetune.config.suggest import did_you_mean
-from finetune.config.task import Task, task_class, tasks
+from finetune.config.task import Task
 from finetune.errors import ConfigError, Problem
 
 CODE = ("_target_", "_args_", "_partial_", "_recursive_", "_convert_")

@@ -9,8 +9,8 @@ from functools import cache
 from typing import Any
 
 from finetune.config import groups, inheritance, options, origin, recipes
+from finetune.config.installed import tasks
 from finetune.config.properties import Schema
-from finetune.config.task import tasks
 from finetune.config.theirs import NOTHING
 
 FILE: Schema = {"type": "string", "pattern": r"\.ya?ml$"}

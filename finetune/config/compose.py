@@ -24,10 +24,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from finetune.config import groups, hydra_errors, inheritance, options, origin, provenance, recipes, written
 from finetune.config.inheritance import Lineage
+from finetune.config.installed import tasks
 from finetune.config.interpolation import resolve, veiled
 from finetune.config.origin import COMMAND_LINE
 from finetune.config.provenance import Setting, Settings
-from finetune.config.task import tasks
 from finetune.errors import ConfigError, Problem, UserError
 
 BASE = "config"

@@ -3,8 +3,8 @@
 from typing import Any
 
 from finetune.config import options, recipes
+from finetune.config.installed import tasks
 from finetune.config.suggest import nearest
-from finetune.config.task import tasks
 from finetune.errors import Problem
 
 TASK = "task"

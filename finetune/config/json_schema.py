@@ -15,10 +15,11 @@ from pydantic import TypeAdapter
 
 from finetune.config import choices, groups, inheritance, properties, recipes
 from finetune.config.docs import field_docs
+from finetune.config.installed import tasks
 from finetune.config.properties import Schema, mapping
 from finetune.config.schema import Config
 from finetune.config.suggest import did_you_mean
-from finetune.config.task import Task, tasks
+from finetune.config.task import Task
 from finetune.errors import MissingExtra, UserError
 
 DRAFT = "http://json-schema.org/draft-07/schema#"

@@ -167,4 +167,6 @@ def _roles(composed: Composed, chosen: Chosen) -> Iterator[Problem]:
             key = f"dataset.columns.{role}"
             close = nearest(str(role), chosen.task.roles)
             hint = f"Did you mean dataset.columns.{close}?" if close else f"Roles: {', '.join(chosen.task.roles)}"
-            yield Problem(key, nearest_origin(key, composed.origins), f"task={chosen.task.name} has no such role.", hint)
+            yield Problem(
+                key, nearest_origin(key, composed.origins), f"task={chosen.task.name} has no such role.", hint
+            )

@@ -56,6 +56,8 @@ class ModelConfig:
     trust_remote_code: Switch = False
     from_config: Switch = False
     """Begin with random weights: of `path` only config and tokenizer are read."""
+    ignore_mismatched_sizes: Switch = False
+    """Learn other labels than those of the model's own head, which is drawn anew where its size is another."""
     config: dict[str, Any] = field(default_factory=dict)
     """Values of the model's own config, such as dropout."""
 

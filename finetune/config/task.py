@@ -1,21 +1,21 @@
-"""What a task is: the interface it fills, and how tasks are found. Knows no task by name.
+"""What a task is: the interface it fills. Knows no task by name; how tasks are found is known by `installed`.
 
 A task knows what a row means: which columns it needs, how a row becomes model inputs, which head learns it, how
 predictions are scored. It knows nothing of Hydra, adapters, quantization, checkpoints or the Hub.
-
-Tasks are plug-ins: each is registered under the entry point group `finetune.tasks`, ours like anybody's. A task's
-module must stay cheap to import (name library classes as strings), because listing tasks imports them all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import entry_points
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.suggest import did_you_mean
+from finetune.config.encoded import IGNORED as IGNORED
+from finetune.config.encoded import NOTES as NOTES
+from finetune.config.encoded import Account as Account
+from finetune.config.encoded import Brought as Brought
+from finetune.config.encoded import Encoder as Encoder
+from finetune.config.encoded import RowError as RowError
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,82 +23,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ENTRY_POINTS = "finetune.tasks"
-
-Facts = dict[str, Any]
-"""What a task learned from the training split, JSON-able: columns, labels. Made once, stored with the data."""
-
-
-IGNORED = -100
-"""The label of a token that carries no loss: what torch's cross entropy leaves out."""
 ARGUMENTS = "arguments"
 """Beside the facts, where rows are scored: what the trainer is given."""
-NOTES = "notes"
-"""Beside the columns of an encoded row, what its account counts."""
-
-
-class RowError(ValueError):
-    """Raised while a row is read: the row is dropped, and counted under this reason."""
-
-
-@dataclass
-class Account:
-    """What became of the rows of a split: read = kept + dropped."""
-
-    read: int
-    dropped: dict[str, list[int]] = field(default_factory=dict)
-    """Reason to the indices of the rows it dropped."""
-    notes: dict[str, int] = field(default_factory=dict)
-    """What is worth knowing of the rows that were kept, with counts: truncated rows, trained tokens."""
-
-    def drop(self, reason: str, index: int) -> None:
-        """Leave row `index` out."""
-        self.dropped.setdefault(reason, []).append(index)
-
-    def note(self, what: str, count: int = 1) -> None:
-        """Count something about the rows that are kept."""
-        self.notes[what] = self.notes.get(what, 0) + count
-
-    def add(self, other: Account) -> None:
-        """Take in what became of further rows."""
-        self.read += other.read
-        for reason, indices in other.dropped.items():
-            self.dropped.setdefault(reason, []).extend(indices)
-        for what, count in other.notes.items():
-            self.note(what, count)
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """How the raw rows of a split become model inputs."""
-
-    read: Callable[[dict[str, Any], int], Any]
-    """From a raw row and its number to what is tokenized; raises RowError to drop the row with a reason."""
-    tokenize: Callable[[Sequence[Any], int | None], Sequence[dict[str, Any] | list[dict[str, Any]]]]
-    """From read rows to model inputs, one mapping each; a maximum length cuts them, None leaves them whole.
-
-    A list of mappings is one row that is read through several windows: it is kept or dropped as one.
-    Raises for all where one row fails: a RowError drops that row, a UserError is about it and refuses the data.
-    """
-    labels: Literal["ids", "tokens", "row"] = "row"
-    """What a label is: `ids`, the id of its token or -100; `tokens`, a number a token; `row`, of the whole row."""
-    lists: tuple[str, ...] = ()
-    """Columns that hold a list a row, which does not follow the tokens."""
-    overlong: str = "error"
-    """What becomes of a row of too many tokens: drop, error, or, for `ids`, truncate_prompt, truncate_end, split;
-    whole, where the encoder has cut what is too long itself."""
-    cut: int | None = None
-    """Tokens at which the tokenizer itself cuts, for rows that a slice would spoil; the rest is left whole."""
-
-
-@dataclass(frozen=True)
-class Brought:
-    """What a model brings of its own that rows must agree with."""
-
-    labels: tuple[str, ...] = ()
-    """Names of the labels of its head, in the order of their ids; none where they were never named."""
-    stops: tuple[int, ...] = ()
-    """Tokens that its generation config stops at."""
+Facts = dict[str, Any]
+"""What a task learned from the training split, JSON-able: columns, labels. Made once, stored with the data."""
 
 
 @dataclass(kw_only=True)
@@ -113,6 +41,12 @@ class Task:
     peft_type: ClassVar[str | None] = None
     opened_by: ClassVar[str | None] = None
     """The class that opens what was saved, adapter and all, where that is another library's."""
+    processing_class: ClassVar[str] = "transformers.AutoTokenizer"
+    """What loads the processing class of the model: a tokenizer, an image processor, a processor of sounds."""
+    media: ClassVar[tuple[str, ...]] = ()
+    """Roles whose column holds files, by their names or as their bytes."""
+    unit: ClassVar[str] = "tokens"
+    """What the length of a row counts."""
     roles: ClassVar[tuple[str, ...]] = ()
     """What `dataset.columns` may name."""
     owned: ClassVar[dict[str, str]] = {}
@@ -129,6 +63,10 @@ class Task:
     """How many validation rows are answered where `evaluation.generation.rows` says nothing."""
 
     name: str
+
+    def files(self, facts: Facts) -> list[str]:
+        """The columns that hold files."""
+        return [facts["columns"][role] for role in self.media if role in facts["columns"]]
 
     def describe(self, train: Dataset, columns: dict[str, str]) -> Facts:
         """Learn from the training split what the model must know.
@@ -156,6 +94,10 @@ class Task:
             UserError: they cannot.
         """
         return list(facts)
+
+    def limit(self, tokenizer: PreTrainedTokenizerBase) -> int | None:
+        """How long a row may be, where that is not counted in tokens; None leaves it to `tokenizer.max_length`."""
+        return None
 
     def encoder(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoder:
         """How rows like these become model inputs.
@@ -199,6 +141,9 @@ class Task:
         """Arguments of the trainer besides those that every trainer takes, such as a loss."""
         return {}
 
+    def freeze(self, model: PreTrainedModel) -> None:
+        """Leave parts of a model with weights of its own as they are, where the task has an option for that."""
+
     def forward(self, model: Any, batch: dict[str, torch.Tensor], facts: Facts) -> Any:
         """The `loss` and the `logits` of a batch; without labels, the logits."""
         return model(**batch)
@@ -223,6 +168,10 @@ class Task:
         """Predictions and references of one batch as small arrays, so that logits are never kept."""
         raise NotImplementedError
 
+    def means(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Further scores that are means over rows and need the logits, such as top-5 accuracy: a value a row."""
+        return {}
+
     def judged(self, predictions: Any, references: Any, facts: Facts) -> tuple[Any, Any]:
         """The outcomes of all batches, end to end, as metrics take them."""
         return predictions, references
@@ -245,6 +194,10 @@ class Task:
     def summarize(self, scores: dict[str, float]) -> dict[str, float]:
         """The scores as reported: derived ones added, names the field's own."""
         return scores
+
+    def shown(self, row: dict[str, Any]) -> str | None:
+        """A prepared row in words, where it is no text."""
+        return None
 
     def example(self, columns: dict[str, str]) -> list[dict[str, Any]]:
         """A few raw rows that the task can learn from, made up, for a rehearsal without the data.
@@ -290,20 +243,3 @@ class Task:
                 known.
         """
         raise NotImplementedError
-
-
-@cache
-def tasks() -> dict[str, type[Task]]:
-    """Every installed task by its name."""
-    return {point.name: point.load() for point in sorted(entry_points(group=ENTRY_POINTS), key=lambda p: p.name)}
-
-
-def task_class(name: str) -> type[Task]:
-    """The task called `name`.
-
-    Raises:
-        UserError: no installed task has that name.
-    """
-    if name in tasks():
-        return tasks()[name]
-    raise UserError(f"task={name} is not a task. Tasks: {', '.join(tasks())}. {did_you_mean(name, tasks())}".rstrip())

@@ -19,8 +19,14 @@ def reported(account: Account, numbers: Array) -> Report:
     Args:
         numbers: of the kept rows in their source, as often as something is left of each.
     """
-    dropped = {reason: {"rows": len(at), "first": sorted(at)[:SHOWN_ROWS]} for reason, at in account.dropped.items()}
+    dropped = {reason: _first(account, sorted(at)) for reason, at in account.dropped.items()}
     return {"read": account.read, "kept": len(np.unique(numbers)), "dropped": dropped, "notes": account.notes}
+
+
+def _first(account: Account, at: list[int]) -> Report:
+    """How many rows a reason dropped, the first ones, and their files where those are at fault."""
+    files = [account.files[str(row)] for row in at[:SHOWN_ROWS] if str(row) in account.files]
+    return {"rows": len(at), "first": at[:SHOWN_ROWS], **({"files": files} if files else {})}
 
 
 def joined(sources: dict[str, Report], made: tuple[Array, Array | None], max_length: int) -> Report:
@@ -75,9 +81,7 @@ def check(split: str, found: Report, max_dropped: float) -> None:
 
 
 def _check(called: str, found: Report, max_dropped: float) -> None:
-    reasons = "; ".join(
-        f"{entry['rows']} × {reason} (first: rows {entry['first']})" for reason, entry in found["dropped"].items()
-    )
+    reasons = "; ".join(_reason(reason, entry) for reason, entry in found["dropped"].items())
     asked = sum(entry["rows"] for reason, entry in found["dropped"].items() if reason in ASKED)
     dropped = found["read"] - found["kept"] - asked
     if not found["kept"]:
@@ -87,3 +91,8 @@ def _check(called: str, found: Report, max_dropped: float) -> None:
             f"{called}: {dropped} of {found['read']} rows would be dropped, more than dataset.max_dropped="
             f"{max_dropped:g} allows: {reasons}. Mend the rows, or write dataset.max_dropped=…"
         )
+
+
+def _reason(reason: str, entry: Report) -> str:
+    files = f", {', '.join(entry['files'])}" if "files" in entry else ""
+    return f"{entry['rows']} × {reason} (first: rows {entry['first']}{files})"

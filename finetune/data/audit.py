@@ -12,7 +12,7 @@ import numpy as np
 
 from finetune.config.task import IGNORED, Facts
 from finetune.data import duplicates
-from finetune.data.ragged import Array, Blocks, lengths_of, parts, ragged
+from finetune.data.ragged import Array, Blocks, lengths_of, main_of, parts, ragged
 from finetune.data.rows import Rows
 
 COLUMNS = 24
@@ -29,11 +29,12 @@ def audit(rows: Any, facts: Facts, others: Iterable[Any] = ()) -> dict[str, Any]
     """
     if not len(rows):
         return {}
-    evaluated = [Blocks(other, "input_ids") for other in others if len(other)]
+    main = main_of(rows)
+    evaluated = [Blocks(other, main) for other in others if len(other)]
     found = {
         "rows": len(rows),
         "lengths": _lengths(lengths_of(rows)),
-        "duplicates": duplicates.count(Blocks(rows, "input_ids"), evaluated),
+        "duplicates": duplicates.count(Blocks(rows, main), evaluated),
     }
     if is_per_token(rows):
         return {**found, **_trained(rows, facts.get("stops", ())), **_of_tokens(rows, facts)}
@@ -115,14 +116,25 @@ def _of_tokens(rows: Any, facts: Facts) -> dict[str, Any]:
 
 
 def _of_rows(rows: Any, facts: Facts) -> dict[str, Any]:
-    """How the labels of rows are spread, where a row has one of a few, or a number."""
-    labels = [row["labels"] for row in rows] if "labels" in rows[0] else []
-    if labels and np.ndim(labels[0]) and not facts.get("labels"):
-        # Several numbers a row are spread like one; whole numbers are the tokens of a text.
-        labels = [] if _whole(labels[0]) else list(np.concatenate(labels))
-    if not labels:
-        return {}
-    return {"labels": _balance(labels, facts)}
+    """How the labels of rows are spread, where a row has one of a few, or a number; and any other number of a row."""
+    beside = [rows.beside(at) for at in range(len(rows))] if isinstance(rows, Rows) else list(rows)
+    labels = _spreadable([row["labels"] for row in beside] if "labels" in beside[0] else [], facts)
+    others = [name for name, value in beside[0].items() if name != "labels" and not np.ndim(value)]
+    found = {name: _spread([row[name] for row in beside]) for name in others}
+    return ({"labels": _balance(labels, facts)} if labels else {}) | ({"numbers": found} if found else {})
+
+
+def _spreadable(labels: list[Any], facts: Facts) -> list[Any]:
+    """Several numbers a row are spread like one; whole numbers are the tokens of a text."""
+    if not labels or not np.ndim(labels[0]) or facts.get("labels"):
+        return labels
+    return [] if _whole(labels[0]) else list(np.concatenate(labels))
+
+
+def _spread(values: Sequence[Any]) -> dict[str, float]:
+    """The least, the middle and the greatest of some numbers."""
+    least, median, most = np.quantile(np.asarray(values, float), (0, 0.5, 1)).tolist()
+    return {"least": round(least, 2), "median": round(median, 2), "most": round(most, 2)}
 
 
 def _balance(labels: Sequence[Any], facts: Facts) -> dict[str, Any]:
@@ -137,10 +149,10 @@ def _balance(labels: Sequence[Any], facts: Facts) -> dict[str, Any]:
 
 def rank_worst(rows: Any) -> list[int]:
     """Rows to look at first: half of them the longest, half those with the least share of trained tokens, by turns."""
-    ids = ragged(rows, "input_ids")
-    longest = np.argsort(-ids.lengths(), kind="stable")
+    lengths = lengths_of(rows)
+    longest = np.argsort(-lengths, kind="stable")
     if not is_per_token(rows):
         return [int(at) for at in longest]
     labels = ragged(rows, "labels")
-    least = np.argsort(labels.count(labels.values != IGNORED) / ids.lengths(), kind="stable")
+    least = np.argsort(labels.count(labels.values != IGNORED) / lengths, kind="stable")
     return list(dict.fromkeys(int(at) for pair in zip(longest, least, strict=True) for at in pair))

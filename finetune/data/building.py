@@ -13,7 +13,7 @@ from finetune.config.schema import Config
 from finetune.config.task import Account, Encoder, Facts
 from finetune.data import accounts, audit, duplicates, encoding, index, lengths, mixture, packing, splits, store
 from finetune.data.accounts import Report
-from finetune.data.lengths import Limit
+from finetune.data.lengths import UNLIMITED, Limit
 from finetune.data.rows import Rows
 from finetune.data.shards import Array, Shard
 from finetune.data.sources import DataSource
@@ -25,7 +25,6 @@ from finetune.models.source import Source
 # Raised when the code that makes tokens and labels changes what it makes.
 VERSION = 1
 ACCOUNT = "account.json"
-UNLIMITED = 1 << 31
 
 
 @dataclass(frozen=True)
@@ -82,11 +81,14 @@ class Build:
     @cached_property
     def words(self) -> PreTrainedTokenizerBase:
         """The tokenizer."""
-        return tokenizer.load(self.config.tokenizer, self.source, self.config.model.trust_remote_code)
+        trust, kind = self.config.model.trust_remote_code, self.config.task.processing_class
+        return tokenizer.load(self.config.tokenizer, self.source, trust, kind)
 
     @cached_property
     def max_length(self) -> int:
-        """Tokens a row may have."""
+        """How long a row may be, in tokens or what else its length counts."""
+        if limit := self.config.task.limit(self.words):
+            return limit
         architecture = model.config(self.config.model, self.source, self.config.task, self.facts[0])
         return tokenizer.max_length(self.config.tokenizer, self.words, architecture)
 
@@ -100,13 +102,14 @@ class Build:
 
     def _shard(self, source: DataSource, split: str, raw: Split, facts: Facts) -> Tokenized:
         """The rows of a split, tokenized whole: length, mixture and packing decide nothing here."""
+        raw = splits.with_files(raw, self.config.task.files(facts))
         encoder = self.config.task.encoder(raw.rows, self.words, facts, self.max_length)
         inputs = {
             "version": VERSION,
             "rows": splits.key_of(source, split, raw, self.config.seed),
             "task": {name: value for name, value in asdict(self.config.task).items() if name != "overlong"},
             "facts": facts,
-            "tokenizer": store.tokenizer_hash(self.words),
+            "tokenizer": store.processing_hash(self.words),
             # What the encoder has cut itself is cut at the length.
             "cut": self.max_length if encoder.overlong == "whole" else encoder.cut,
         }
@@ -132,7 +135,7 @@ class Build:
 
     def _fitted(self, at: int, part: Tokenized, split: str) -> Array:
         wrapped = split == "train" and self.config.packing.strategy == "wrapped"
-        limit = Limit(UNLIMITED if wrapped else self.max_length, part.encoder.overlong)
+        limit = Limit(UNLIMITED if wrapped else self.max_length, part.encoder.overlong, self.config.task.unit)
         try:
             pieces = lengths.fit(part.shard, limit, part.account)
         except UserError as error:

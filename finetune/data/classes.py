@@ -69,7 +69,7 @@ def agreed(labels: list[str], brought: Sequence[str]) -> list[str]:
         raise UserError(
             f"the model brings a head for the labels {', '.join(brought)}, and the data has {', '.join(labels)}. "
             f"Where they mean the same, write which is which: model.config.id2label={{0: {labels[0]}, …}}. "
-            "To learn other labels, start from a model without a head"
+            "To learn other labels with a new head, write model.ignore_mismatched_sizes=true"
         )
     return [own.get(name.casefold(), name) for name in brought]
 

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from finetune.config.data import DatasetConfig
-from finetune.data.ragged import Array, Blocks, Ragged
+from finetune.data.ragged import Array, Blocks, Ragged, main_of
+from finetune.data.shards import TOKENS
+from finetune.errors import UserError
 
 RUN, BINS, BAND = 5, 32, 4
 SEARCHED = 5_000_000
@@ -31,15 +33,20 @@ def unwanted(train: Any, others: Iterable[Any], config: DatasetConfig) -> dict[i
 
     Args:
         others: the splits that are evaluated on.
+    Raises:
+        UserError: near copies are wanted of rows that are no texts.
     """
     if config.deduplicate == "none" and not config.decontaminate:
         return {}
-    ids = Blocks(train, "input_ids")
+    main = main_of(train)
+    if config.deduplicate == "near" and main != TOKENS:
+        raise UserError("dataset.deduplicate=near compares texts. Write dataset.deduplicate=exact")
+    ids = Blocks(train, main)
     found = dict.fromkeys(copies(ids), COPY) if config.deduplicate != "none" else {}
     if config.deduplicate == "near":
         found = dict.fromkeys(near_copies(ids.whole()), NEAR_COPY) | found
     if config.decontaminate:
-        both = overlap(ids, [Blocks(part, "input_ids") for part in others if len(part)])
+        both = overlap(ids, [Blocks(part, main) for part in others if len(part)])
         found = dict.fromkeys(both, EVALUATED) | found
     return found
 
@@ -63,7 +70,10 @@ def overlap(ids: Blocks, others: Iterable[Blocks]) -> list[int]:
 def _keys(ids: Blocks) -> Iterator[bytes]:
     for block in ids.blocks():
         for start, end in pairwise(block.offsets.tolist()):
-            yield hashlib.blake2b(block.values[start:end].astype(np.int64).tobytes(), digest_size=16).digest()
+            values = block.values[start:end]
+            # The same tokens may be stored in numbers of other sizes.
+            data = values.astype(np.int64) if ids.column == TOKENS else values
+            yield hashlib.blake2b(data.tobytes(), digest_size=16).digest()
 
 
 def near_copies(ids: Ragged) -> dict[int, int]:
@@ -125,7 +135,12 @@ def _share(hashes: Array, ends: Array, one: int, other: int) -> float:
 
 
 def count(ids: Blocks, others: Iterable[Blocks] = ()) -> dict[str, Any]:
-    """How many rows repeat an earlier one, nearly repeat one (None: too many to look), or occur in others as well."""
+    """How many rows repeat an earlier one, nearly repeat one (None: not looked for), or occur in others as well."""
     exact = copies(ids)
-    near = len(near_copies(ids.whole()).keys() - exact.keys()) if ids.tokens <= SEARCHED else None
+    near = len(near_copies(ids.whole()).keys() - exact.keys()) if _is_searched(ids) else None
     return {"exact": len(exact), "near": near, "evaluated": len(overlap(ids, others))}
+
+
+def _is_searched(ids: Blocks) -> bool:
+    """Near copies are looked for in texts, and in no more of them than takes a moment."""
+    return ids.column == TOKENS and ids.tokens <= SEARCHED

@@ -21,7 +21,7 @@ BATCH = 1000
 # Rows that are in memory at once. Where they end decides nothing but that.
 PART = 8 * BATCH
 # One process starts tokenizing at once, and its tokenizer has a thread for each core.
-ROWS_A_PROCESS = 4 * PART
+PARTS_A_PROCESS = 4
 
 Encoded = tuple[Part | None, Account]
 
@@ -35,8 +35,9 @@ def encode(rows: Dataset, encoder: Encoder, folder: Path, processes: int | None 
         UserError: whatever `read` and `tokenize` raise, with the number of the row.
     """
     account = Account(read=0)
-    parts = [range(start, min(start + PART, len(rows))) for start in range(0, len(rows), PART)]
-    with Writer(folder) as writer, _mapping(processes or _processes(len(rows))) as mapped:
+    size = min(PART, 8 * (encoder.at_once or PART))
+    parts = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
+    with Writer(folder) as writer, _mapping(processes or _processes(len(parts))) as mapped:
         for part, found in mapped(lambda numbers: _part(rows, numbers, encoder), parts):
             account.add(found)
             if part is not None:
@@ -44,8 +45,8 @@ def encode(rows: Dataset, encoder: Encoder, folder: Path, processes: int | None 
     return account
 
 
-def _processes(rows: int) -> int:
-    return max(1, min(len(os.sched_getaffinity(0)), rows // ROWS_A_PROCESS))
+def _processes(parts: int) -> int:
+    return max(1, min(len(os.sched_getaffinity(0)), parts // PARTS_A_PROCESS))
 
 
 @contextmanager
@@ -97,14 +98,16 @@ def _part(rows: Dataset, numbers: range, encoder: Encoder) -> Encoded:
     """The arrays of consecutive rows, and what became of each."""
     account = Account(read=len(numbers))
     kept: list[tuple[int, Columns]] = []
-    for start in range(numbers.start, numbers.stop, BATCH):
-        batch = range(start, min(start + BATCH, numbers.stop))
+    size = min(BATCH, encoder.at_once or BATCH)
+    for start in range(numbers.start, numbers.stop, size):
+        batch = range(start, min(start + size, numbers.stop))
         readable = list(_readable(batch, _rows(rows, batch), encoder, account))
         encoded = list(_tokenized(readable, encoder, account, cut=None))
         kept += _trainable(_shortened(encoded, encoder, account), encoder, account)
     if not kept:
         return None, account
-    return part_of([at for at, _ in kept], [row for _, row in kept], encoder.labels, encoder.lists), account
+    kept_rows = [row for _, row in kept]
+    return part_of([at for at, _ in kept], kept_rows, encoder.labels, encoder.lists, encoder.column), account
 
 
 def _rows(rows: Dataset, batch: range) -> list[dict[str, Any]]:
@@ -119,7 +122,7 @@ def _readable(
         try:
             yield number, encoder.read(row, number)
         except RowError as error:
-            account.drop(str(error), number)
+            account.drop(str(error), number, error.file)
 
 
 def _tokenized(
@@ -133,7 +136,7 @@ def _tokenized(
             try:
                 windows = _windows(encoder.tokenize([item], cut)[0])
             except RowError as error:
-                account.drop(str(error), number)
+                account.drop(str(error), number, error.file)
             except UserError as error:
                 raise UserError(f"row {number}: {error}") from None
             else:

@@ -17,6 +17,8 @@ from finetune.data.rows import PIECE
 from finetune.data.shards import Array, Shard, count_by_row
 from finetune.errors import UserError
 
+UNLIMITED = 1 << 31
+
 
 @dataclass(frozen=True)
 class Limit:
@@ -24,6 +26,13 @@ class Limit:
 
     max_length: int
     overlong: str
+    unit: str = "tokens"
+    """What a length counts."""
+
+    @property
+    def named(self) -> str:
+        """The limit as a user knows it."""
+        return f"tokenizer.max_length={self.max_length}" if self.unit == "tokens" else f"{self.max_length} allowed"
 
 
 def fit(shard: Shard, limit: Limit, account: Account) -> Array:
@@ -60,15 +69,12 @@ def _shortened(shard: Shard, pieces: Array, long: Array, limit: Limit, account: 
     if limit.overlong == "whole":
         return pieces
     if limit.overlong == "error":
-        raise UserError(
-            f"row {shard.numbers[first]} has {shard.longest[first]} tokens, more than "
-            f"tokenizer.max_length={limit.max_length}"
-        )
+        raise UserError(f"row {shard.numbers[first]} has {shard.longest[first]} {limit.unit}, more than {limit.named}")
     if limit.overlong == "split":
         return _split(shard, pieces, long, limit, account)
     begins, fits = _window(shard, limit)
     lost = long & ~fits
-    reason = f"longer than {limit.max_length} tokens" if limit.overlong == "drop" else "nothing to train"
+    reason = f"longer than {limit.max_length} {limit.unit}" if limit.overlong == "drop" else "nothing to train"
     if limit.overlong == "truncate_prompt":
         reason = f"longer than {limit.max_length} tokens without its prompt"
     account.dropped |= {reason: shard.numbers[lost].tolist()} if lost.any() else {}

@@ -79,18 +79,18 @@ def shares(heading: str, lines: Sequence[tuple[str, int, int]]) -> str:
     return _card(heading, "".join(bars)) if lines else ""
 
 
-def histogram(heading: str, lengths: dict[str, Any]) -> str:
+def histogram(unit: str, lengths: dict[str, Any]) -> str:
     """A card with a bar for each step of lengths."""
     steps = lengths["histogram"]
     width, most = 100 / len(steps), max(rows for _, rows in steps)
     bars = "".join(
         f"<rect x='{at * width:.3f}' y='{40 - 40 * rows / most:.2f}' width='{width * 0.86:.3f}' "
-        f"height='{40 * rows / most:.2f}'><title>up to {edge:,} tokens: {rows:,} rows</title></rect>"
+        f"height='{40 * rows / most:.2f}'><title>up to {edge:,} {unit}: {rows:,} rows</title></rect>"
         for at, (edge, rows) in enumerate(steps)
     )
     axis = f"<div class=axis><span>{lengths['shortest']:,}</span><span>median {lengths['median']:,}</span>"
     svg = f"<svg viewBox='0 0 100 40' preserveAspectRatio=none>{bars}</svg>"
-    return _card(heading, f"{svg}{axis}<span>{lengths['longest']:,}</span></div>")
+    return _card(f"{unit} of a row", f"{svg}{axis}<span>{lengths['longest']:,}</span></div>")
 
 
 def _card(heading: str, body: str) -> str:
@@ -104,7 +104,7 @@ def _number(value: Any) -> str:
 def _row(row: Shown) -> str:
     trained = "" if row.label is not None else f"<span>{row.trained:,} trained ({row.trained / row.tokens:.0%})</span>"
     label = "" if row.label is None else f"<span class=label>{escape(row.label)}</span>"
-    head = f"<header><b>row {row.index:,}</b><span>{row.tokens:,} tokens</span>{trained}{label}</header>"
+    head = f"<header><b>row {row.index:,}</b><span>{row.tokens:,} {row.unit}</span>{trained}{label}</header>"
     return f"<section class=row>{head}{''.join(_turns(row.units))}</section>"
 
 

@@ -16,7 +16,7 @@ from finetune.config.task import Facts
 from finetune.data import accounts, index, mixture, store, streams
 from finetune.data.files import file_hash
 from finetune.data.rows import Rows
-from finetune.data.sources import COMMIT, DataSource, check_files, sources_of
+from finetune.data.sources import COMMIT, DataSource, check_files, covered, local, sources_of
 from finetune.errors import UserError
 from finetune.models import model, tokenizer
 from finetune.models.source import Source, resolve
@@ -55,12 +55,14 @@ class Prepared:
         from finetune.data import splits
 
         found = splits.load(sources_of(self.config.dataset)[0], self.config.seed)
-        return {name: split.rows for name, split in found.items()}
+        columns = self.config.task.files(self.facts)
+        return {name: splits.with_files(split, columns).rows for name, split in found.items()}
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer the rows were made with."""
-        return tokenizer.load(self.config.tokenizer, self.source, self.config.model.trust_remote_code)
+        trust, kind = self.config.model.trust_remote_code, self.config.task.processing_class
+        return tokenizer.load(self.config.tokenizer, self.source, trust, kind)
 
     @cached_property
     def model_config(self) -> PretrainedConfig:
@@ -87,7 +89,7 @@ def prepare(config: Config) -> Prepared:
     """
     mixture.check(config.dataset.sources)
     config = replace(config, dataset=streams.bounded(config))
-    source, data = resolve(config.model), [_identified(each, config.seed) for each in sources_of(config.dataset)]
+    source, data = resolve(config.model), [_identified(each, config) for each in sources_of(config.dataset)]
     inputs = _inputs(config, source, data)
     folder = index.find(inputs) or _built(inputs, config, source, data)
     made = index.made(folder)
@@ -108,13 +110,21 @@ def _built(inputs: dict[str, Any], config: Config, source: Source, data: list[Da
         raise UserError(f"a text of the data is not UTF-8: {error}") from None
 
 
-def _identified(source: DataSource, seed: int) -> DataSource:
-    """A source whose commit the Hub does not tell is known by what was read of it."""
-    if source.key is not None:
+def _identified(source: DataSource, config: Config) -> DataSource:
+    """A source whose commit the Hub does not tell is known by what was read of it; with the files that rows name."""
+    is_local = local(str(source.config.path)) is not None
+    if source.key is not None and not (is_local and config.task.media):
         return source
-    from finetune.data import splits
+    from finetune.data import media, splits
 
-    return replace(source, key=[source.config.path, splits.load(source, seed)["train"].rows._fingerprint])
+    found = splits.load(source, config.seed)
+    key = source.key or [source.config.path, found["train"].rows._fingerprint]
+    if not config.task.media:
+        return replace(source, key=key)
+    facts = config.task.describe(found["train"].rows, source.config.columns)
+    columns = config.task.files(facts)
+    named = [splits.with_files(split, columns).rows for split in found.values()]
+    return replace(source, key=[*key, media.digest(named, columns, covered(source.config))])
 
 
 def _inputs(config: Config, source: Source, data: list[DataSource]) -> dict[str, Any]:
@@ -140,8 +150,8 @@ def _inputs(config: Config, source: Source, data: list[DataSource]) -> dict[str,
 def _tokenizer_key(config: Config, source: Source) -> Any:
     if not config.tokenizer.path:
         return None
-    return _key(config.tokenizer.path, config.tokenizer.revision) or store.tokenizer_hash(
-        tokenizer.load(config.tokenizer, source, config.model.trust_remote_code)
+    return _key(config.tokenizer.path, config.tokenizer.revision) or store.processing_hash(
+        tokenizer.load(config.tokenizer, source, config.model.trust_remote_code, config.task.processing_class)
     )
 
 

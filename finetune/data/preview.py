@@ -56,6 +56,8 @@ class Shown:
     trained: int
     label: str | None
     """Of the row, where it has one label for all its tokens."""
+    unit: str = "tokens"
+    """What `tokens` counts, where the row is no text."""
 
 
 def shown(prepared: Prepared, choice: Choice) -> list[Shown]:
@@ -100,6 +102,10 @@ def _of_source(rows: Any, order: Sequence[int], source: str) -> list[int]:
 
 
 def _shown(row: dict[str, Any], index: int, prepared: Prepared, heads: dict[str, list[int]], per_token: bool) -> Shown:
+    task = prepared.config.task
+    if (said := task.shown(row)) is not None:
+        units, length = [Unit(said, (), OTHER, False, False)], max(map(np.size, row.values()))
+        return Shown(index, units, length, 0, label_of(row["labels"], prepared), task.unit)
     ids = [int(token) for token in row["input_ids"]]
     trained = [int(label) != IGNORED for label in row["labels"]] if per_token else [False] * len(ids)
     units = list(

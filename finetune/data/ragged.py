@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from finetune.data.rows import Rows
-from finetune.data.shards import count_by_row
+from finetune.data.shards import TOKENS, count_by_row
 
 Array = npt.NDArray[Any]
 BLOCK = 1 << 24
@@ -78,6 +78,11 @@ def parts(rows: Any) -> Iterator[Any]:
     for first, last in pairwise([0, *np.unique(np.append(edges, len(rows))).tolist()]):
         if last > first:
             yield rows.select(range(first, last))
+
+
+def main_of(rows: Any) -> str:
+    """The column whose length is that of a row."""
+    return rows.main if isinstance(rows, Rows) else TOKENS
 
 
 def lengths_of(rows: Any) -> Array:

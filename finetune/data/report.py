@@ -16,9 +16,11 @@ def lines(prepared: Prepared, split: str) -> Iterator[tuple[str, str]]:
     """Name and text of what is worth knowing of a split."""
     numbers, account = prepared.report[split]["audit"], prepared.report[split]
     lengths, repeated = numbers["lengths"], numbers["duplicates"]
-    yield "lengths", f"{lengths['shortest']} to {lengths['longest']} tokens, median {lengths['median']}"
+    unit = prepared.config.task.unit
+    yield "lengths", f"{lengths['shortest']} to {lengths['longest']} {unit}, median {lengths['median']}"
     if targets := numbers.get("targets"):
         yield "targets", f"{targets['shortest']} to {targets['longest']} tokens, median {targets['median']}"
+    yield from ((name, _spread(found)) for name, found in numbers.get("numbers", {}).items())
     for role, (every, said) in preview.by_role(prepared, split).items():
         yield f"trained of {role}", f"{said:,} of {every:,} tokens ({said / every:.0%})"
     if "rows with a trained end" in numbers:
@@ -51,15 +53,22 @@ def _cards(prepared: Prepared, split: str) -> Iterator[str]:
     numbers, kept = account["audit"], account["kept"]
     dropped = [(reason, entry["rows"]) for reason, entry in account["dropped"].items()]
     yield page.table("rows", [("read", account["read"]), ("kept", kept), *dropped])
-    yield page.histogram("tokens of a row", numbers["lengths"])
+    yield page.histogram(prepared.config.task.unit, numbers["lengths"])
     if "targets" in numbers:
         yield page.histogram("tokens of a target", numbers["targets"])
     roles = preview.by_role(prepared, split)
+    yield page.table(
+        "numbers of a row", [(name, _spread(found)) for name, found in numbers.get("numbers", {}).items()]
+    )
     yield page.shares("trained tokens by role", [(role, every, said) for role, (every, said) in roles.items()])
     yield page.shares("ends of turns", list(_ends(numbers)))
     yield page.shares("labels", list(_labels(numbers, kept)))
     yield page.table("repeated rows", list(_repeated(numbers["duplicates"])))
     yield page.table("notes", list(account["notes"].items()))
+
+
+def _spread(found: dict[str, float]) -> str:
+    return f"{found['least']:g} to {found['most']:g}, median {found['median']:g}"
 
 
 def _ends(numbers: dict[str, Any]) -> Iterator[tuple[str, int, int]]:

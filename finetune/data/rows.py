@@ -16,6 +16,8 @@ from finetune.data.shards import SEQUENCES, Array, Columns, Shard
 
 PIECE = np.dtype([("shard", "<i4"), ("row", "<i4"), ("begin", "<i8"), ("length", "<i4")])
 """A stretch of tokens: of which shard and which of its rows, the position of its first token there, its length."""
+KEPT = tuple(map(np.dtype, ("bool", "uint8", "int16", "float32")))
+"""Kinds of numbers that rows keep: bytes, samples of sounds."""
 Piece = tuple[int, int, int, int]
 """The same in Python."""
 
@@ -96,6 +98,15 @@ class Rows:
         owner = self.pieces["shard"][self.starts[:-1]]
         return {shard.source: np.flatnonzero(owner == at) for at, shard in enumerate(self.shards) if at in owner}
 
+    @property
+    def main(self) -> str:
+        """The column whose length is that of a row."""
+        return self.shards[0].main
+
+    def beside(self, at: int) -> Columns:
+        """What a row has besides its tokens."""
+        return self._of_row(self.pieces[self.starts[at] : self.starts[at + 1]].tolist())
+
     def numbers(self, at: int) -> list[int]:
         """The numbers that the documents of a row have in their sources."""
         pieces = self.pieces[self.starts[at] : self.starts[at + 1]]
@@ -129,7 +140,7 @@ class Rows:
     def _column(self, name: str, pieces: list[Piece]) -> Array:
         columns = [shard.per_token[name] for shard in self.shards]
         parts = [columns[shard][begin : begin + length] for shard, _, begin, length in pieces]
-        return np.concatenate(parts, dtype=bool if parts[0].dtype == bool else np.int64)
+        return np.concatenate(parts, dtype=parts[0].dtype if parts[0].dtype in KEPT else np.int64)
 
     def _of_row(self, pieces: list[Piece]) -> Columns:
         """What a row has besides its tokens: the lengths of its documents, or columns of its own."""

@@ -1,11 +1,11 @@
 """The tokenized rows of one split of one source, whole, as flat columns in a folder. Knows no lengths and no mixture.
 
-    input_ids.bin   int32, the tokens of all rows end to end
+    input_ids.bin   int32, the tokens of all rows end to end; or what else rows are made of, such as bytes of images
     offsets.bin     int64, where each row begins in them; one entry more than there are rows
     labels.bin      a byte a token, whether it is trained, where the label of a token is its own id; else numbers
     row.bin         int64, the number of each row in its source
     first.bin       int32, the first trained token of each row, counted from its beginning
-    columns.json    what each column is, and how many rows there are
+    columns.json    what each column is, which one the length of a row is that of, and how many rows there are
 
 A list of numbers that is no column of tokens has its own offsets beside it: NAME.offsets.bin.
 """
@@ -27,7 +27,7 @@ from finetune.config.task import IGNORED
 
 Array = NDArray[Any]
 Columns = dict[str, Any]
-COLUMNS = "columns.json"
+COLUMNS, TOKENS = "columns.json", "input_ids"
 BLOCK = 1 << 22
 """Tokens that are summed at once."""
 SEQUENCES = "seq_lengths"
@@ -50,20 +50,22 @@ class Part:
     columns: dict[str, Column]
     values: dict[str, Array]
     lengths: dict[str, Array]
-    """Of `input_ids`, and of each list that does not follow the tokens."""
+    """Of the main column, and of each list that does not follow it."""
+    main: str = TOKENS
 
 
-def part_of(numbers: Sequence[int], rows: Sequence[Columns], labels: str, lists: Sequence[str] = ()) -> Part:
+def part_of(
+    numbers: Sequence[int], rows: Sequence[Columns], labels: str, lists: Sequence[str] = (), main: str = TOKENS
+) -> Part:
     """The arrays of encoded rows.
 
     Args:
         numbers: of the rows in their source.
-        labels: what a label is: `ids`, the id of its token or -100; `tokens`, a number a token; `row`, of the row.
-        lists: columns that hold a list a row, which does not follow the tokens.
+        labels, lists, main: as an `Encoder` has them.
     """
     apart = {*lists, *(["labels"] if labels == "row" else [])}
-    lengths = np.fromiter((len(row["input_ids"]) for row in rows), np.int64, len(rows))
-    part = Part({}, {}, {"input_ids": lengths})
+    lengths = np.fromiter((len(row[main]) for row in rows), np.int64, len(rows))
+    part = Part({}, {}, {main: lengths}, main)
     for name in rows[0]:
         _add(part, name, [row[name] for row in rows], follows=name not in apart)
     if labels == "ids":
@@ -75,6 +77,9 @@ def part_of(numbers: Sequence[int], rows: Sequence[Columns], labels: str, lists:
 
 def _add(part: Part, name: str, values: list[Any], follows: bool) -> None:
     """A column as numbers: of the tokens where it follows them, else of the rows."""
+    if isinstance(values[0], np.ndarray):
+        _add_arrays(part, name, values)
+        return
     if not isinstance(values[0], list | tuple):
         found = np.asarray(values)
         # In the precision of a loss, which refuses what torch makes of Python's own floats in an array.
@@ -89,8 +94,14 @@ def _add(part: Part, name: str, values: list[Any], follows: bool) -> None:
     part.columns[name] = Column("token" if follows else "list", dtype)
     if not follows:
         part.lengths[name] = lengths
-    elif not np.array_equal(lengths, part.lengths["input_ids"]):
+    elif not np.array_equal(lengths, part.lengths[part.main]):
         raise ValueError(f"{name} has not one value for each token")
+
+
+def _add_arrays(part: Part, name: str, values: list[Array]) -> None:
+    """A main column that comes as arrays keeps their kind of number."""
+    part.values[name] = np.concatenate(values)
+    part.columns[name] = Column("token", str(values[0].dtype))
 
 
 def _mask(part: Part) -> None:
@@ -104,7 +115,7 @@ def _mask(part: Part) -> None:
 
 def _first(part: Part, labels: str) -> Array:
     """The first trained token of each row."""
-    lengths = part.lengths["input_ids"]
+    lengths = part.lengths[part.main]
     if labels == "row":
         return np.zeros(len(lengths), np.int32)
     values = part.values["labels"]
@@ -134,6 +145,7 @@ class Writer:
         self.folder = folder
         self.columns: dict[str, Column] = {}
         self.rows = 0
+        self.main = TOKENS
         self._files: dict[str, BinaryIO] = {}
         self._ends: dict[str, int] = {}
         self._open = ExitStack()
@@ -148,18 +160,18 @@ class Writer:
         self._open.close()
         if kind is None:
             described = {name: asdict(column) for name, column in self.columns.items()}
-            text = json.dumps({"rows": self.rows, "columns": described}, indent=1)
+            text = json.dumps({"rows": self.rows, "main": self.main, "columns": described}, indent=1)
             (self.folder / COLUMNS).write_text(text, encoding="utf-8")
 
     def append(self, part: Part) -> None:
         """Add the rows of a part; columns and their kinds are those of the first one."""
-        self.columns = self.columns or part.columns
+        self.columns, self.main = self.columns or part.columns, part.main
         if part.columns.keys() != self.columns.keys():
             raise ValueError(f"the columns {sorted(part.columns)} are not those before, {sorted(self.columns)}")
         for name, values in part.values.items():
             self._write(name, values.astype(self.columns[name].dtype))
         for name, lengths in part.lengths.items():
-            self._extend("offsets" if name == "input_ids" else f"{name}.offsets", lengths)
+            self._extend("offsets" if name == part.main else f"{name}.offsets", lengths)
         self.rows += len(part.values["row"])
 
     def _extend(self, name: str, lengths: Array) -> None:
@@ -183,6 +195,7 @@ class Shard:
         found = json.loads((folder / COLUMNS).read_text(encoding="utf-8"))
         self.folder, self.source, self.rows = folder, source, int(found["rows"])
         self.columns = {name: Column(**column) for name, column in found["columns"].items()}
+        self.main = str(found.get("main", TOKENS))
         self.per_token = {name: self._map(name, c.dtype) for name, c in self.columns.items() if c.per == "token"}
         self.masks = "labels" in self.per_token and self.columns["labels"].dtype == "bool"
 

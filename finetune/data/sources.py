@@ -79,6 +79,12 @@ def identity(config: DatasetConfig) -> Any:
         return None
 
 
+def covered(config: DatasetConfig) -> set[Path]:
+    """The files of this machine that `identity` tells of."""
+    found = local(str(config.path))
+    return files_of(found, config) if found else set()
+
+
 def check_files(sources: Iterable[DataSource]) -> None:
     """Say where a file of the sources cannot be read.
 

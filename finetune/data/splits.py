@@ -1,15 +1,16 @@
 """Raw splits of one source, read from the Hub, files or a folder. Knows no tokenizer, no task and no mixture."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict, load_dataset, load_from_disk
+from datasets import Dataset, IterableDataset, IterableDatasetDict, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationCastError, DatasetsError
 
 from finetune.config.data import DatasetConfig
 from finetune.config.suggest import did_you_mean
-from finetune.data import files, streams
+from finetune.data import files, media, streams
 from finetune.data.sources import FORMATS, DataSource, absolute, base, files_of, flat, local
 from finetune.errors import UserError
 
@@ -24,6 +25,8 @@ class Split:
 
     rows: Dataset
     origin: str
+    folders: tuple[Path, ...] = ()
+    """Where its files lie, which names of further files are relative to."""
 
 
 def load(source: DataSource, seed: int) -> dict[str, Split]:
@@ -35,21 +38,37 @@ def load(source: DataSource, seed: int) -> dict[str, Split]:
     config = source.config
     found = _load(source)
     train = _named(found, config.train_split, "train_split")
-    splits = {"train": Split(train, f"split {config.train_split}")}
+    splits = {"train": Split(train, f"split {config.train_split}", _folders(config, config.train_split))}
     validation = config.validation_split or next(
         (n for n in VALIDATION_NAMES if n in found and n != config.train_split), None
     )
     if validation:
         rows = _named(found, validation, "validation_split")
-        splits["validation"] = Split(rows, f"split {validation}")
+        splits["validation"] = Split(rows, f"split {validation}", _folders(config, validation))
     else:
         rest, rows = _cut(train, config, seed)
-        splits["train"] = Split(rest, splits["train"].origin)
-        splits["validation"] = Split(rows, f"cut from {config.train_split} with seed {seed}")
+        whole = splits["train"]
+        splits["train"] = replace(whole, rows=rest)
+        splits["validation"] = replace(whole, rows=rows, origin=f"cut from {config.train_split} with seed {seed}")
     if config.test_split:
         rows = _named(found, config.test_split, "test_split")
-        splits["test"] = Split(rows, f"split {config.test_split}")
-    return {name: Split(_first(split.rows, config.limit), split.origin) for name, split in splits.items()}
+        splits["test"] = Split(rows, f"split {config.test_split}", _folders(config, config.test_split))
+    return {name: replace(split, rows=_first(split.rows, config.limit)) for name, split in splits.items()}
+
+
+def _folders(config: DatasetConfig, split: str) -> tuple[Path, ...]:
+    """The folders of the files that make a split, and that of the whole data set."""
+    target = local(str(config.path))
+    if target is None:
+        return ()
+    root, named = base(target), config.data_files
+    own = flat(named.get(split, []) if isinstance(named, dict) else named or [])
+    return tuple(dict.fromkeys([*((root / file).parent for file in own), root]))
+
+
+def with_files(split: Split, columns: Sequence[str]) -> Split:
+    """The split with the whole paths of files that rows name."""
+    return replace(split, rows=media.located(split.rows, columns, split.folders)) if columns else split
 
 
 def key_of(source: DataSource, split: str, found: Split, seed: int) -> dict[str, Any]:
@@ -66,16 +85,18 @@ def _first(rows: Dataset, limit: int | None) -> Dataset:
 def _load(source: DataSource) -> dict[str, Dataset]:
     config, target = source.config, local(str(source.config.path))
     try:
-        found = _from_folder(target, config) if target else _from_hub(source)
-        if isinstance(found, IterableDataset | IterableDatasetDict):
-            return streams.first_rows(found, config, source.key)
+        with media.undecoded():
+            found = _from_folder(target, config) if target else _from_hub(source)
+            if isinstance(found, IterableDataset | IterableDatasetDict):
+                found = streams.first_rows(found, config, source.key)
     except (DatasetsError, OSError, ValueError, TypeError) as error:
         if target:
             files.check(sorted(files_of(target, config)))
         raise UserError(f"dataset.path={config.path} cannot be read: {_cause(error)}") from None
     except (IndexError, StopIteration):  # how the library fails on a JSON file or a saved split without rows
         raise UserError(f"dataset.path={config.path} cannot be read: one of its splits has no rows") from None
-    return dict(found) if isinstance(found, DatasetDict) else {"train": found}
+    splits = found if isinstance(found, dict) else {"train": found}
+    return {name: media.as_stored(rows) for name, rows in splits.items()}
 
 
 def _from_hub(source: DataSource) -> Any:

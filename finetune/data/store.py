@@ -98,6 +98,14 @@ def discard(folder: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
+def processing_hash(processor: Any) -> str:
+    """A hash of what turns raw inputs into the model's: a tokenizer, a processor's own settings, or both."""
+    words = processor if hasattr(processor, "get_vocab") else getattr(processor, "tokenizer", None)
+    settings = "" if words is processor else _json([type(processor).__name__, json.loads(processor.to_json_string())])
+    of_words = tokenizer_hash(words) if words is not None else ""
+    return hashlib.blake2b(f"{settings}{of_words}".encode(), digest_size=16).hexdigest() if settings else of_words
+
+
 def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
     """A hash of what turns text into ids: vocabulary, rules, special tokens, template, and which side is cut."""
     backend = getattr(tokenizer, "backend_tokenizer", None)

@@ -69,6 +69,10 @@ def first_rows(found: Any, config: DatasetConfig, identity: Any) -> dict[str, Da
 def _kept(rows: IterableDataset, count: int, folder: str) -> Dataset:
     from datasets import Dataset
 
+    from finetune.data import media
+
+    rows = media.as_stored(rows)
+
     def first() -> Iterator[dict[str, Any]]:
         yield from rows.take(count)
 

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from finetune.estimate.kernels import Kernels, storage
+from finetune.estimate.setup import Shapes
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,11 @@ def inputs(model: Any, rows: int, length: int, masked: bool, target: int | None 
         given["attention_mask"] = torch.ones_like(given["input_ids"])
     known = inspect.signature(base.forward).parameters
     return {name: value for name, value in given.items() if name in known}
+
+
+def of_shapes(shapes: Shapes, rows: int) -> dict[str, Any]:
+    """What the forward pass takes, as a collator of the task shapes it."""
+    return {name: torch.zeros(rows, *shape, dtype=getattr(torch, kind)) for name, (shape, kind) in shapes.items()}
 
 
 def _main_input(base: Any, rows: int, length: int) -> dict[str, Any]:

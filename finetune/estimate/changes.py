@@ -106,7 +106,7 @@ def _candidates(situation: Situation) -> Iterator[Candidate]:
         yield Candidate(PRECISION, "precision=bf16_pure", "trained weights in bf16: small updates are lost", 1.5,
                         {"trainable": "bf16"})  # fmt: skip
     yield from _adapters(situation)
-    if setup.length > 1:
+    if setup.length > 1 and setup.shapes is None:
         half = setup.length // 2
         override = f"tokenizer.max_length={half // setup.sequences}"
         yield Candidate(LENGTH, override, "longer rows are dropped or cut", 3.0, {"length": half})

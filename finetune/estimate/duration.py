@@ -53,6 +53,8 @@ class Work:
     layers: int
     hidden: int
     checkpointing: bool = False
+    unit: str = "tokens"
+    """What `tokens` counts; of anything else, what is computed for it is not known."""
 
     def flops(self) -> float:
         """Forward 2 a weight and token, backward as much for the inputs, and again for the weights that are trained.
@@ -76,14 +78,14 @@ def duration(work: Work, ranks: int, device: Device | None, key: str, given: flo
         given: tokens a second and rank, as the user knows it.
 
     Returns:
-        None where the device's speed is not known.
+        None where the device's speed is not known, or what there is to compute.
     """
     if given:
-        return _spread(work.tokens / (given * ranks), GIVEN, f"{given:,.0f} tokens/s a rank, as given")
+        return _spread(work.tokens / (given * ranks), GIVEN, f"{given:,.0f} {work.unit}/s a rank, as given")
     if (measured := recall(key)) is not None:
-        return _spread(work.tokens / (measured * ranks), AGAIN, f"{measured:,.0f} tokens/s a rank, measured here")
+        return _spread(work.tokens / (measured * ranks), AGAIN, f"{measured:,.0f} {work.unit}/s a rank, measured here")
     peak, shares = (processor_flops(), CPU_EFFICIENCY) if device is None else (device.tflops * 1e12, MFU)
-    if not peak:
+    if not peak or work.unit != "tokens":
         return None
     seconds = work.flops() / (peak * ranks)
     source = f"{work.flops():.2g} FLOP at {shares[0]:.0%} to {shares[1]:.0%} of {peak / 1e12:.3g} TFLOP/s"

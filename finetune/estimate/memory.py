@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from finetune.estimate import weights as sizes
-from finetune.estimate.activations import Kept, Layer, Untraceable, inputs, trace
+from finetune.estimate.activations import Kept, Layer, Untraceable, inputs, of_shapes, trace
 from finetune.estimate.kernels import Kernels
 from finetune.estimate.loss import loss_moments
 from finetune.estimate.setup import Setup
@@ -78,7 +78,9 @@ def activations(model: Any, setup: Setup) -> tuple[Kept, tuple[str, ...]]:
     masked = setup.rows > 1 and setup.attention in ("sdpa", "eager")
     try:
         with _attention(model, setup.attention):
-            return trace(model, state, inputs(model, setup.rows, setup.length, masked, setup.target), kernels), ()
+            shaped = setup.shapes and of_shapes(setup.shapes, setup.rows)
+            given = shaped or inputs(model, setup.rows, setup.length, masked, setup.target)
+            return trace(model, state, given, kernels), ()
     except Untraceable as reason:
         return _by_formula(model.config, setup, str(reason))
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Loss = Literal["logits", "chunked", "liger"]
+Shapes = dict[str, tuple[tuple[int, ...], str]]
+"""Name of an input to the shape that it has for one row, and torch's name of its kind of number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,3 +57,5 @@ class Setup:
     device: str = "cuda"
     """The device's type; cpu follows the processor's kernels."""
     shards: Shards = Shards()
+    shapes: Shapes | None = None
+    """Of what the model is given, where that does not follow from a length: images, sounds."""

@@ -4,6 +4,7 @@ The loss is exact, the sum over all items divided by their number, whatever the 
 batch and never kept, so memory does not grow with the rows.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -69,18 +70,21 @@ class Evaluation:
 
     @torch.no_grad()
     def _scores(self, model: Any, rows: Rows) -> dict[str, float]:
-        losses = {name: Mean() for name in rows.by_source}
+        losses, means = {name: Mean() for name in rows.by_source}, defaultdict[str, Mean](Mean)
         predictions, references = [], []
         for source, _, batch in self._batches(rows, model.device):
             with autocast(self.compute):
                 output = self.task.forward(scored(model), batch, self.facts)
             losses[source].add(float(output.loss), self.task.weight(batch))
-            predicted, expected = self.task.outcomes(_of_rows(output.logits, batch, model), batch)
+            logits = _of_rows(output.logits, batch, model)
+            for name, values in self.task.means(logits, batch).items():
+                means[name].add(float(values.float().mean()), len(values))
+            predicted, expected = self.task.outcomes(logits, batch)
             predictions.append(_array(predicted))
             references.append(_array(expected))
         judged = self.task.judged(_joined(predictions), _joined(references), self.facts)
         found = metrics.compute(self.names, *judged)
-        return {**_named(losses), **found}
+        return {**_named(losses), **found, **{name: mean.value for name, mean in means.items()}}
 
     @torch.no_grad()
     def reference(self, model: Any, rows: Rows) -> np.ndarray:

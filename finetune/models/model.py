@@ -60,8 +60,9 @@ def brought(model: ModelConfig, source: Source) -> Brought:
     try:
         stops = GenerationConfig.from_pretrained(source.path, revision=source.revision or "main").eos_token_id
     except (OSError, ValueError):  # a model that generates nothing has none
-        stops = own.get_text_config().eos_token_id
-    return Brought(_labels(own), tuple(stops if isinstance(stops, list) else [] if stops is None else [stops]))
+        stops = getattr(own.get_text_config(), "eos_token_id", None)
+    labels = () if model.ignore_mismatched_sizes else _labels(own)
+    return Brought(labels, tuple(stops if isinstance(stops, list) else [] if stops is None else [stops]))
 
 
 def _labels(config: PretrainedConfig) -> tuple[str, ...]:
@@ -122,6 +123,8 @@ def skeleton(config: PretrainedConfig, task: Task, model: ModelConfig) -> PreTra
                 attn_implementation=model.attn_implementation,
                 trust_remote_code=model.trust_remote_code,
             )
+            if not model.from_config:
+                task.freeze(bare)
             return _read(bare, task)
     except ImportError as error:
         raise MachineError(f"model.attn_implementation={model.attn_implementation}: {_first_line(error)}") from None
@@ -168,17 +171,32 @@ def load(
             quantization_config=quantization,
             device_map={"": device()} if quantization else None,
             output_loading_info=True,
+            ignore_mismatched_sizes=model.ignore_mismatched_sizes,
         )
+    except RuntimeError as error:
+        raise _mismatched(model, error) from None
     except OSError as error:
         raise UserError(f"model.path={model.path}: its weights cannot be read: {_first_line(error)}") from None
     except ImportError as error:
         raise MachineError(f"model.path={model.path}: {_first_line(error)}") from None
     _check_filled(model, base, info["missing_keys"])
     quantizers.keep_differentiable(_read(base, task))
-    fresh = () if task.model_class == HEADLESS else fresh_modules(base, info["missing_keys"])
+    task.freeze(base)
+    unfilled = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
+    fresh = () if task.model_class == HEADLESS else fresh_modules(base, unfilled)
     if fresh:
         log.info("freshly initialised, to be trained: %s", ", ".join(fresh))
     return Loaded(base if quantization else base.to(device()), fresh)
+
+
+def _mismatched(model: ModelConfig, error: RuntimeError) -> Exception:
+    """What to say of a head of another size; any other error as it is."""
+    if "ignore_mismatched_sizes" not in str(error):
+        return error
+    return UserError(
+        f"model.path={model.path}: a head of the model is of another size than the data has labels. To learn other "
+        "labels with a new one, write model.ignore_mismatched_sizes=true"
+    )
 
 
 def _random(model: ModelConfig, config: PretrainedConfig, task: Task, dtype: str) -> PreTrainedModel:

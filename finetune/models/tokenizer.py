@@ -1,4 +1,4 @@
-"""The tokenizer as training and serving both use it: template, pad token, length."""
+"""The tokenizer as training and serving both use it: template, pad token, length; and other processing classes."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetune.config.options import resolve
 from finetune.config.schema import TokenizerConfig
 from finetune.errors import MachineError, MissingExtra, UserError
 from finetune.models.source import Source
@@ -13,6 +14,7 @@ from finetune.models.source import Source
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+TOKENIZER = "transformers.AutoTokenizer"
 RESERVED_PADS = ("<|finetune_right_pad_id|>", "<|pad|>", "<pad>", "[PAD]", "<unk>")
 COUNTED_FROM_PAD = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text")
 # Tokenizers without a limit of their own report a huge number.
@@ -20,24 +22,31 @@ UNLIMITED = 1_000_000
 log = logging.getLogger(__name__)
 
 
-def load(config: TokenizerConfig, source: Source, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer with a pad token and the chat template of the recipe.
+def load(
+    config: TokenizerConfig, source: Source, trust_remote_code: bool = False, kind: str = TOKENIZER
+) -> PreTrainedTokenizerBase:
+    """The tokenizer with a pad token and the chat template of the recipe; or an image processor or the like, as it is.
 
+    Args:
+        kind: the class that loads it.
     Raises:
-        UserError: there is no tokenizer at the path, or no token to pad with.
+        UserError: there is none at the path, or no token to pad with.
     """
-    from transformers import AutoTokenizer
-
     path = config.path or source.path
     revision = config.revision if config.path else source.revision
+    name = "tokenizer" if kind == TOKENIZER else kind.rpartition(".")[2].removeprefix("Auto")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+        tokenizer: PreTrainedTokenizerBase = resolve(kind).from_pretrained(
+            path, revision=revision, trust_remote_code=trust_remote_code
+        )
     except (OSError, ValueError) as error:
-        raise UserError(f"tokenizer {path} cannot be loaded: {_first_line(error)}") from None
+        raise UserError(f"{name} {path} cannot be loaded: {_first_line(error)}") from None
     except ImportError as error:
         if "sentencepiece" in str(error).lower():
             raise MissingExtra("sentencepiece", "text") from None
-        raise MachineError(f"tokenizer {path} cannot be loaded: {_first_line(error)}") from None
+        raise MachineError(f"{name} {path} cannot be loaded: {_first_line(error)}") from None
+    if kind != TOKENIZER:
+        return tokenizer
     if config.chat_template:
         tokenizer.chat_template = template(config)
     _pad(tokenizer, config.pad_token)

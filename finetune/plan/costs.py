@@ -12,7 +12,7 @@ from finetune.config.schema import Config
 from finetune.data.prepare import Prepared
 from finetune.estimate import devices, disk, duration
 from finetune.estimate.devices import Device
-from finetune.estimate.setup import Loss, Setup
+from finetune.estimate.setup import Loss, Setup, Shapes
 from finetune.models.precision import Precision
 from finetune.plan.batches import Batches
 from finetune.plan.skeletons import Skeletons
@@ -73,7 +73,8 @@ def costs(run: Run) -> Costs:
     device = devices.find(run.config.plan.device) if run.config.plan.device else devices.present()
     setup = setup_of(run, device)
     available = device.memory if device and device.gib else None
-    inputs = [VERSION, run.prepared.architecture, run.config.task.model_class, run.config.adapter,
+    task = asdict(run.config.task)
+    inputs = [VERSION, run.prepared.architecture, run.config.task.model_class, task, run.config.adapter,
               asdict(setup), run.batches.global_batch, run.config.model.attn_implementation, available]  # fmt: skip
     counted = kept(f"costs-{digest(inputs)}", lambda: _counted(run, setup, available), _is_counted)
     limit = run.config.trainer.get("save_total_limit")
@@ -116,6 +117,7 @@ def setup_of(run: Run, device: Device | None) -> Setup:
         trained_tokens=notes.get("trained tokens", notes["tokens"]) / max(notes["tokens"], 1),
         attention=run.config.model.attn_implementation or "sdpa",
         device=device.kind if device else "cpu",
+        shapes=_shapes(run),
     )
 
 
@@ -157,6 +159,24 @@ def _counted(run: Run, setup: Setup, available: int | None) -> dict[str, Any]:
     }
 
 
+def _shapes(run: Run) -> Shapes | None:
+    """Of what the model is given for its longest row, where that does not follow from the length of it."""
+    task, rows = run.config.task, run.prepared.rows("train")
+    if not task.media:
+        return None
+
+    def found() -> dict[str, Any]:
+        longest = [int(rows.lengths.argmax())]
+        batch = task.collator(run.prepared.tokenizer)(rows.__getitems__(longest))
+        return {
+            name: [list(value.shape[1:]), str(value.dtype).removeprefix("torch.")] for name, value in batch.items()
+        }
+
+    kept_under = f"shapes-{digest([VERSION, run.prepared.folder.name])}"
+    made: dict[str, Any] = kept(kept_under, found, lambda each: isinstance(each, dict))
+    return {name: (tuple(shape), kind) for name, (shape, kind) in made.items()}
+
+
 def _changes(run: Run, setup: Setup, skeletons: Skeletons, available: int) -> list[dict[str, Any]]:
     from finetune.estimate.changes import Situation, changes
 
@@ -192,7 +212,8 @@ def _work(run: Run, setup: Setup, counted: dict[str, Any]) -> duration.Work:
     """What there is to compute in all steps."""
     step = tokens_of_step(run.prepared.report, run.batches)
     tokens, length = int(step * run.batches.total_steps), step / run.batches.global_batch
-    return duration.Work(tokens=tokens, length=length, checkpointing=setup.checkpointing, **counted["work"])
+    unit = run.config.task.unit
+    return duration.Work(tokens=tokens, length=length, checkpointing=setup.checkpointing, unit=unit, **counted["work"])
 
 
 def tokens_of_step(report: dict[str, Any], batches: Batches) -> float:

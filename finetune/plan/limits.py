@@ -77,7 +77,7 @@ def _ends(prepared: Prepared, split: str) -> str:
 
 def _repeated(found: Found) -> str:
     copied = found.prepared.report["train"]["audit"]["duplicates"]
-    near = "near copies not looked for in so many" if copied["near"] is None else f"{copied['near']} near copies"
+    near = "near copies not looked for" if copied["near"] is None else f"{copied['near']} near copies"
     return f"{copied['exact']} copies in train, {near}"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
+from finetune.data.lengths import UNLIMITED
 from finetune.plan.catalogue import MARKS
 from finetune.plan.plan import Plan
 
@@ -79,8 +80,9 @@ def _by_dtype(plan: Plan) -> str:
 def _rows(plan: Plan) -> Rows:
     yield "columns", ", ".join(f"{role}={column}" for role, column in plan.facts.get("columns", {}).items())
     for split, account in plan.report.items():
-        yield split, account_of(account)
-    yield "max_length", f"{plan.max_length:,} tokens"
+        yield split, account_of(account, plan.config.task.unit)
+    if plan.max_length < UNLIMITED:
+        yield "max_length", f"{plan.max_length:,} {plan.config.task.unit}"
 
 
 def _steps(plan: Plan) -> Rows:
@@ -90,7 +92,7 @@ def _steps(plan: Plan) -> Rows:
     yield "batch", f"{sizes} = {b.global_batch} {kind} a step"
     yield "steps", f"{b.total_steps:,} ({b.steps_per_epoch:,} an epoch), {b.warmup_steps:,} of them warm-up"
     if tokens := plan.report["train"]["tokens"]:
-        yield "tokens", f"{tokens:,} an epoch, {tokens * b.global_batch // max(b.rows, 1):,} a step"
+        yield plan.config.task.unit, f"{tokens:,} an epoch, {tokens * b.global_batch // max(b.rows, 1):,} a step"
     yield "while training", f"{b.evaluations} evaluations, {b.checkpoints} checkpoints"
 
 
@@ -144,10 +146,14 @@ def _idle(plan: Plan) -> Rows:
         yield "–", note
 
 
-def account_of(account: dict) -> str:
-    """What became of the rows of a split, in one line."""
+def account_of(account: dict, unit: str = "tokens") -> str:
+    """What became of the rows of a split, in one line.
+
+    Args:
+        unit: what the length of a row counts.
+    """
     dropped = "".join(f", {e['rows']} dropped: {reason}" for reason, e in account["dropped"].items())
-    notes = "".join(f", {count:,} {what}" for what, count in account["notes"].items())
+    notes = "".join(f", {count:,} {unit if what == 'tokens' else what}" for what, count in account["notes"].items())
     packed = ""
     if found := account.get("packed"):
         packed = f", {found['documents']:,} documents packed in {account['rows']:,} rows, {found['fill']:.2%} full"

@@ -15,7 +15,11 @@ from finetune.models.model import HEADLESS
 from finetune.plan.skeletons import Skeletons
 
 # Raised when the counting changes.
-VERSION = 2
+VERSION = 3
+
+
+Stored = dict[str, list[int] | None]
+"""Name of a weight to its shape, where that is at hand."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,11 @@ def summary(config: Config, prepared: Prepared) -> ModelSummary:
     Raises:
         UserError: the architecture has no head for the task, or the adapter does not fit it.
     """
-    stored = _stored_names(Path(prepared.source.path))
+    stored = _stored(Path(prepared.source.path))
     if config.model.trust_remote_code:  # what its code builds is not known by its config
         return _counted(config, prepared, stored)
-    inputs = [VERSION, prepared.architecture, config.task.model_class, config.task.peft_type, config.adapter,
+    task = config.task
+    inputs = [VERSION, prepared.architecture, task.model_class, task.peft_type, asdict(task), config.adapter,
               config.model.attn_implementation, stored]  # fmt: skip
     found = kept(f"summary-{digest(inputs)}", lambda: asdict(_counted(config, prepared, stored)), _is_summary)
     return ModelSummary(**found)
@@ -51,7 +56,7 @@ def _is_summary(found: Any) -> bool:
     return isinstance(found, dict) and found.keys() == {field.name for field in fields(ModelSummary)}
 
 
-def _counted(config: Config, prepared: Prepared, stored: list[str] | None) -> ModelSummary:
+def _counted(config: Config, prepared: Prepared, stored: Stored | None) -> ModelSummary:
     bare = Skeletons(config, prepared).base()
     total = sum(parameter.numel() for parameter in bare.parameters())
     name, attention = type(bare).__name__, str(bare.config._attn_implementation)
@@ -61,7 +66,7 @@ def _counted(config: Config, prepared: Prepared, stored: list[str] | None) -> Mo
     return ModelSummary(name, total, trainable, _adapted(adapted), fresh, attention)
 
 
-def _fresh(bare: Any, stored: list[str] | None) -> list[str]:
+def _fresh(bare: Any, stored: Stored | None) -> list[str]:
     """Heads that no stored weight fills; where the names are not at hand, all those of another architecture."""
     tied = set(bare.all_tied_weights_keys)
     heads = [
@@ -70,7 +75,9 @@ def _fresh(bare: Any, stored: list[str] | None) -> list[str]:
     ]  # fmt: skip
     if stored is None:
         return [] if type(bare).__name__ in (bare.config.architectures or []) else heads
-    return [head for head in heads if not any(f".{head}." in f".{name}" for name in stored)]
+    own = {name: list(value.shape) for name, value in bare.named_parameters()}
+    fitting = [name for name, shape in stored.items() if shape is None or own.get(name, shape) == shape]
+    return [head for head in heads if not any(f".{head}." in f".{name}" for name in fitting)]
 
 
 def _adapted(adapted: Any) -> dict[str, dict[str, int]]:
@@ -90,14 +97,14 @@ def _shape(layer: Any) -> str:
     return " → ".join(str(size) for size in reversed(weight.shape)) if weight is not None else "?"
 
 
-def _stored_names(folder: Path) -> list[str] | None:
-    """The names of the weights in a safetensors checkpoint that lies here, else None."""
+def _stored(folder: Path) -> Stored | None:
+    """The weights in a safetensors checkpoint that lies here, else None."""
     index, single = folder / "model.safetensors.index.json", folder / "model.safetensors"
     if index.is_file():
         names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return sorted(names)
+        return dict.fromkeys(sorted(names))
     if not single.is_file():
         return None
     with single.open("rb") as stream:  # the header alone: eight bytes of its length, then JSON
         header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
-    return sorted(name for name in header if name != "__metadata__")
+    return {name: header[name]["shape"] for name in sorted(header) if name != "__metadata__"}

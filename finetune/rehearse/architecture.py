@@ -20,7 +20,7 @@ LAYERS, EXPERTS = 2, 4
 WIDTHS = re.compile(
     r"(.*_)?(hidden_size|hidden_dim|intermediate_size|ffn_dim|ffn_hidden_size|ff_dim|embed(ding)?_(size|dim)|emb_(size|dim)"
     r"|proj(ection)?_dim|lora_rank|bottleneck_size|feed_forward_size)|d_model|d_ff|d_inner|dff|dim_ff|dim|n_embd|n_inner"
-    r"|lru_width|d_latents|mamba_d_ssm|intermediate_size_mlp|time_step_rank|mamba_dt_rank|dim_model_base|hc_lowrank"
+    r"|conv_dim|lru_width|d_latents|mamba_d_ssm|intermediate_size_mlp|time_step_rank|mamba_dt_rank|dim_model_base|hc_lowrank"
 )
 COUNTS_OF_HEADS = re.compile(r"(.*_)?n(um)?_(.*_)?heads?(_per_layer)?|(.*_)?attention_heads|(mamba_)?n_groups")
 SIZES_OF_HEADS = re.compile(r"(.*_)?head_(dim|size)|d_kv|d_head|dim_head|mamba_d_head|kv_channels|rotary_dim")

@@ -105,8 +105,9 @@ def build(architecture: Architecture, tokenizer: PreTrainedTokenizerBase, task: 
     Raises:
         UserError: the architecture has no head for the task, or cannot be made small.
     """
-    small = shrink(architecture.config, len(tokenizer) if architecture.source is None else None)
-    if architecture.source is None:
+    has_made_words = architecture.source is None and isinstance(tokenizer, PreTrainedTokenizerBase)
+    small = shrink(architecture.config, len(tokenizer) if has_made_words else None)
+    if has_made_words:
         _agree(small, tokenizer)
     torch.manual_seed(0)
     model = _instance(small, task)

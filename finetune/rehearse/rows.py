@@ -15,7 +15,7 @@ from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RepositoryNo
 
 from finetune.config.data import DatasetConfig
 from finetune.config.schema import Config
-from finetune.data import sources, splits
+from finetune.data import media, sources, splits
 from finetune.data.sources import DataSource
 from finetune.errors import UserError
 from finetune.rehearse import known
@@ -67,15 +67,16 @@ def find(config: Config, count: int, folder: Path) -> Rows:
     path = str(data.path)
     is_local = _is_local(path)
     if not is_local and _is_on_hub(data):
-        return _real(_loaded(_heads(data, count, folder), config.seed), count, f"of the first of {path}")
+        return _real(_loaded(config, _heads(data, count, folder)), count, f"of the first of {path}")
     if is_local or _is_cached(path):
-        return _real(_loaded(data, config.seed), count, f"of {path}")
+        return _real(_loaded(config, data), count, f"of {path}")
     return _made(config)
 
 
-def _loaded(data: DatasetConfig, seed: int) -> dict[str, Dataset]:
-    found = splits.load(DataSource(sources.ONLY, data, key=None), seed)
-    return {name: split.rows for name, split in found.items()}
+def _loaded(config: Config, data: DatasetConfig) -> dict[str, Dataset]:
+    found, task = splits.load(DataSource(sources.ONLY, data, key=None), config.seed), config.task
+    columns = task.files(task.describe(found["train"].rows, data.columns)) if task.media else []
+    return {name: splits.with_files(split, columns).rows for name, split in found.items()}
 
 
 def _is_local(path: str) -> bool:
@@ -116,12 +117,14 @@ def _heads(data: DatasetConfig, count: int, folder: Path) -> DatasetConfig:
     """The first rows of each split, streamed, so that no more is fetched than is used."""
     found = load_dataset(data.path, data.name, revision=data.revision, data_files=data.data_files, streaming=True)
     streamed = found if isinstance(found, IterableDatasetDict) else {"train": found}
+    streamed = {name: media.as_stored(rows) for name, rows in streamed.items()}
     wanted = {data.train_split, data.validation_split, data.test_split, *splits.VALIDATION_NAMES}
-    heads = {
-        str(name): Dataset.from_list(list(rows.take(4 * count)), features=rows.features)
-        for name, rows in streamed.items()
-        if name in wanted
-    }
+    with media.undecoded():
+        heads = {
+            str(name): media.as_stored(Dataset.from_list(list(rows.take(4 * count)), features=rows.features))
+            for name, rows in streamed.items()
+            if name in wanted
+        }
     DatasetDict(heads).save_to_disk(str(folder))
     size = data.validation_size if data.validation_size < 1 else 0.25
     return replace(_at(data, folder), validation_size=size)

@@ -12,11 +12,11 @@ from transformers import PreTrainedTokenizerBase
 from finetune.config.schema import Config
 from finetune.data.prepare import Prepared
 from finetune.errors import UserError
-from finetune.models.tokenizer import load
+from finetune.models.tokenizer import TOKENIZER, load
 from finetune.plan.catalogue import refuse_failed
 from finetune.plan.plan import Plan
 from finetune.plan.planned import planned
-from finetune.rehearse import model, rows, tokenizer
+from finetune.rehearse import model, processor, rows, tokenizer
 from finetune.rehearse.model import Architecture
 from finetune.rehearse.rows import COUNTS, Rows
 from finetune.rehearse.shrink import Replaced, shrunk
@@ -49,18 +49,30 @@ def set_up(
 
 def _made(config: Config, architecture: Architecture, found: Rows, folder: Path) -> tuple[Config, list[Replaced]]:
     base = folder / "base"
-    words, said = _tokenizer(config, architecture, found)
+    words, said = _processing(config, architecture, found)
     words.save_pretrained(base)
     name, weights = model.build(architecture, words, config.task, base)
     data = found.saved(folder / "rows", config.dataset)
     small, others = shrunk(config, base, data, folder.parent / "runs")
     replaced = [
         Replaced(f"model {config.model.path}", f"{name} of {weights:,} random weights ({architecture.said})"),
-        Replaced("its tokenizer", said),
+        Replaced("its tokenizer" if config.task.processing_class == TOKENIZER else "its processor", said),
         Replaced(f"rows of {config.dataset.path}", found.said),
         *others,
     ]
     return small, replaced
+
+
+def _processing(config: Config, architecture: Architecture, found: Rows) -> tuple[PreTrainedTokenizerBase, str]:
+    """What turns raw inputs into the model's: its own, or one made for it, and which of them it is."""
+    kind, trust = config.task.processing_class, config.model.trust_remote_code
+    if kind == TOKENIZER:
+        return _tokenizer(config, architecture, found)
+    if architecture.source:
+        own = load(config.tokenizer, architecture.source, trust, kind)
+        return own, f"its own, {type(own).__name__}"
+    made = processor.make(kind, architecture.config)
+    return made, f"{type(made).__name__} as transformers has it for {architecture.config.model_type}"
 
 
 def _tokenizer(config: Config, architecture: Architecture, found: Rows) -> tuple[PreTrainedTokenizerBase, str]:

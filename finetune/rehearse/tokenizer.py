@@ -74,6 +74,6 @@ def texts_of(value: Any) -> Iterator[str]:
     elif isinstance(value, dict):
         for part in value.values():
             yield from texts_of(part)
-    elif isinstance(value, Iterable):
+    elif isinstance(value, Iterable) and not isinstance(value, bytes):
         for part in value:
             yield from texts_of(part)

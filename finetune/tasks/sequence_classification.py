@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.task import Brought, Encoder, Facts, RowError, Task
+from finetune.config.task import Encoder, Facts, RowError
 from finetune.data import classes
-from finetune.data.classes import MULTI, REGRESSION, SINGLE
+from finetune.data.classes import MULTI, REGRESSION
 from finetune.errors import UserError
+from finetune.tasks.classification import LABELS, Classification, answer
 
 if TYPE_CHECKING:
-    import torch
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -21,12 +21,11 @@ PAIRS = (
     ("question", "sentence"), ("question", "passage"),
 )  # fmt: skip
 TEXTS = ("text", "sentence", "content", "review", "comment", "document", "question")
-LABELS = ("label", "labels", "score", "category", "target", "class")
 
 
 @dataclass(kw_only=True)
-class SequenceClassification(Task):
-    """A head over the pooled text. Labels are names; their ids are made once, from train."""
+class SequenceClassification(Classification):
+    """A head over the pooled text."""
 
     model_class: ClassVar[str] = "transformers.AutoModelForSequenceClassification"
     peft_type: ClassVar[str] = "SEQ_CLS"
@@ -49,14 +48,6 @@ class SequenceClassification(Task):
         check(columns, train.column_names)
         found = _columns(train.column_names, columns)
         return {"columns": found, **classes.describe(train, found["label"], self.problem_type)}
-
-    def join(self, facts: Sequence[Facts]) -> list[Facts]:
-        """The labels of all sources, in one order."""
-        return classes.join(facts)
-
-    def settle(self, facts: Facts, tokenizer: PreTrainedTokenizerBase, brought: Brought) -> Facts:
-        """Labels in the order of the model's own head, where it has names for them."""
-        return {**facts, "labels": classes.agreed(facts["labels"], brought.labels) if facts["labels"] else []}
 
     def encoder(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoder:
         """Token ids and the label's id, ids or value."""
@@ -81,14 +72,6 @@ class SequenceClassification(Task):
         cut = max_length if self.overlong == "truncate" else None
         return Encoder(read, tokenize, overlong=self.overlong, cut=cut)
 
-    def model_kwargs(self, facts: Facts) -> dict[str, Any]:
-        """Number, names and kind of the labels."""
-        if facts["problem_type"] == REGRESSION:
-            return {"num_labels": 1, "problem_type": REGRESSION}
-        names = dict(enumerate(facts["labels"]))
-        ids = {name: index for index, name in names.items()}
-        return {"problem_type": facts["problem_type"], "id2label": names, "label2id": ids}
-
     def configure(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Facts) -> None:
         """A decoder finds its last token by the pad token, so the two must agree."""
         model.config.pad_token_id = tokenizer.pad_token_id
@@ -99,21 +82,6 @@ class SequenceClassification(Task):
 
         collator: Callable[..., dict[str, Any]] = DataCollatorWithPadding(tokenizer)
         return collator
-
-    def outcomes(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
-        """Label ids, 0/1 for each label, or the value, as the labels of the batch are."""
-        labels = batch["labels"]
-        if labels.is_floating_point():
-            return (logits.squeeze(-1), labels) if labels.ndim == 1 else ((logits > 0).long(), labels.long())
-        return logits.argmax(-1), labels
-
-    def metrics(self, facts: Facts) -> Sequence[str]:
-        """By the kind of label."""
-        return {
-            SINGLE: ("accuracy", "f1", "precision", "recall", "matthews_correlation"),
-            MULTI: ("f1_micro", "f1", "accuracy"),
-            REGRESSION: ("pearson", "spearman", "mse", "mae"),
-        }[facts["problem_type"]]
 
     def predict(
         self,
@@ -133,7 +101,7 @@ class SequenceClassification(Task):
             encoded = tokenizer(*texts, return_tensors="pt", truncation=True, max_length=cut).to(model.device)
             with torch.no_grad():
                 logits = model(**encoded).logits[0].float().cpu()
-            yield {"input": item, **_answer(logits, model.config)}
+            yield {"input": item, **answer(logits, model.config)}
 
     def example(self, columns: dict[str, str]) -> list[dict[str, Any]]:
         """Texts with labels of the kind asked for."""
@@ -183,14 +151,3 @@ def _texts(item: Any, number: int, columns: dict[str, str]) -> list[str]:
         return _written(texts)
     except RowError as error:
         raise UserError(f"input {number}: {error}") from None
-
-
-def _answer(logits: torch.Tensor, config: Any) -> dict[str, Any]:
-    """What a person reads off the logits of one text."""
-    if config.problem_type == REGRESSION:
-        return {"value": round(float(logits[0]), 4)}
-    if config.problem_type == MULTI:
-        scores = logits.sigmoid().tolist()
-        return {"labels": {config.id2label[i]: round(p, 4) for i, p in enumerate(scores) if p > 0.5}}
-    best = int(logits.argmax())
-    return {"label": config.id2label[best], "confidence": round(float(logits.softmax(-1)[best]), 4)}

@@ -180,7 +180,9 @@ class Saving:
             return
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         inner = modules.core(model)
-        save = partial(adapter.save, inner) if adapter.is_adapted(model) else inner.save_pretrained
+        # Under the names the weights have in memory: upstream reads a checkpoint by those, and writes by the Hub's.
+        whole = partial(inner.save_pretrained, save_original_format=False)
+        save = partial(adapter.save, inner) if adapter.is_adapted(model) else whole
         save(str(output_dir), state_dict=state_dict, is_main_process=self.args.should_save)
         if not self.args.should_save:
             return

@@ -1,9 +1,6 @@
 """The train stage: plan to trained model and scores. Knows no config composition, no verification and no Hub."""
 
 import logging
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +25,7 @@ from finetune.training.collate import packed
 from finetune.training.resuming import Resuming
 from finetune.training.saving import Lineage
 from finetune.training.signals import Request, StopAsked
+from finetune.training.tracking import tracked
 from finetune.training.trainer import Parts, add_callbacks, assemble
 from finetune.training.trials import Trials
 
@@ -82,7 +80,7 @@ def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
     adapted = modules.with_core(whole, _adapted(plan, loaded))
     if rows["train"].is_packed:
         log.info("packing: %s", _isolated(plan, adapted, words))
-    with _tracking(plan, folder):
+    with tracked(plan, folder):
         parts = Parts(adapted, words, rows, _reference(plan))
         trainer = assemble(plan, parts, evaluation, str(folder / "checkpoints"))
         # After the trainer is made: TRL casts the adapters of a quantized base to bf16.
@@ -163,7 +161,8 @@ def scored_rows(plan: Plan, folder: RunFolder, split: str) -> Rows:
 
 def load_tokenizer(plan: Plan) -> PreTrainedTokenizerBase:
     """The tokenizer the rows were made with."""
-    return tokenizer.load(plan.config.tokenizer, plan.source, plan.config.model.trust_remote_code)
+    trust, kind = plan.config.model.trust_remote_code, plan.config.task.processing_class
+    return tokenizer.load(plan.config.tokenizer, plan.source, trust, kind)
 
 
 def evaluation_of(plan: Plan, words: PreTrainedTokenizerBase) -> Evaluation:
@@ -227,27 +226,3 @@ def _isolated(plan: Plan, adapted: Any, words: PreTrainedTokenizerBase) -> str:
     """Proof that documents of a packed row do not see each other, as they are trained."""
     adapted.train()
     return attention.check_isolated(adapted, lambda used: packed(used, words.pad_token_id), plan.precision.compute)
-
-
-@contextmanager
-def _tracking(plan: Plan, folder: RunFolder) -> Iterator[None]:
-    """Trackers keep their files in the run's folder and stay offline, unless the recipe or the user says otherwise.
-
-    They read where from the environment, which is put back: the next run of this process has a folder of its own.
-    """
-    settings = {
-        "WANDB_PROJECT": plan.config.tracking.project,
-        "WANDB_DIR": str(folder.path),
-        "WANDB_LOG_MODEL": "false",
-        "TRACKIO_DIR": str(folder / "trackio"),
-        "TENSORBOARD_LOGGING_DIR": str(folder / "tensorboard"),
-    }
-    if not plan.config.tracking.online:
-        settings["WANDB_MODE"] = "offline"
-    ours = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name in ours:
-            os.environ.pop(name, None)

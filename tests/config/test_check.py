@@ -5,7 +5,7 @@ import pytest
 
 from finetune.config import groups, inheritance, options, places, recipes
 from finetune.config.compose import compose
-from finetune.config.task import tasks
+from finetune.config.installed import tasks
 
 
 class TestMisspelt:

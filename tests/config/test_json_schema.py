@@ -8,7 +8,7 @@ from jsonschema import Draft7Validator
 
 from finetune.config import groups, json_schema, origin, recipes
 from finetune.config.check import dump, load_config
-from finetune.config.task import tasks
+from finetune.config.installed import tasks
 from finetune.errors import UserError
 
 LORA = {"defaults": [{"override /adapter": "lora"}]}

@@ -5,8 +5,8 @@ import yaml
 from datasets import Dataset
 from transformers import AutoConfig
 
+from finetune.config.installed import tasks
 from finetune.config.recipes import OFFLINE, names
-from finetune.config.task import tasks
 from finetune.data.conversations import Conversation
 from finetune.data.labels import Labeler, Policy
 from finetune.data.templates import terminators

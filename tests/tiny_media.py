@@ -1,0 +1,128 @@
+"""Tiny models of images and of sounds with random weights, and files that they can learn from."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from PIL import Image
+from tiny_runs import root
+from transformers import (
+    ViTConfig,
+    ViTImageProcessorPil,
+    ViTModel,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+)
+
+SIDE, RATE = 16, 8000
+TONES = {"low": 300, "middle": 900, "high": 2700}
+COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
+
+
+def folder(name: str) -> Path:
+    """A folder that is there."""
+    made = root() / "media" / name
+    made.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+@cache
+def vit() -> Path:
+    """A ViT without a head, as a base is published."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = ViTConfig(image_size=SIDE, patch_size=8, initializer_range=0.1, **sizes)
+    ViTModel(config, add_pooling_layer=False).save_pretrained(folder("vit"))
+    ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(folder("vit"))
+    return folder("vit")
+
+
+def picture(colour: str, number: int, size: tuple[int, int] = (20, 12)) -> Image.Image:
+    """A noisy image of one colour."""
+    noise = np.random.default_rng(number).integers(-30, 30, (size[1], size[0], 3))
+    return Image.fromarray((np.array(COLOURS[colour]) + noise).clip(0, 255).astype(np.uint8))
+
+
+@cache
+def images() -> Path:
+    """An image folder: 24 files to train on and 9 to score, a folder each colour."""
+    made = folder("images")
+    for split, count in (("train", 24), ("validation", 9)):
+        for number in range(count):
+            colour = list(COLOURS)[number % 3]
+            target = made / split / colour
+            target.mkdir(parents=True, exist_ok=True)
+            picture(colour, number).save(target / f"{number}.png")
+    return made
+
+
+def written(file: Path, rows: list[dict]) -> Path:
+    """Rows as JSON lines."""
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def classify_images(*more: str, path: Path | None = None) -> list[str]:
+    """A recipe on the command line: the colour of images."""
+    trainer = ("per_device_train_batch_size=4", "learning_rate=1e-2", "max_steps=20", "logging_steps=2")
+    return ["task=image_classification", f"model.path={vit()}", f"dataset.path={path or images()}", "precision=fp32",
+            f"output_dir={root() / 'runs'}", *(f"trainer.{each}" for each in trainer), *more]  # fmt: skip
+
+
+@cache
+def wav2vec2() -> Path:
+    """A wav2vec 2.0 without a head and without a vocabulary, which hears at 8 kHz and draws no masks."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    hears = {
+        "conv_dim": [32] * 4,
+        "conv_kernel": [10, 8, 4, 4],
+        "conv_stride": [5, 4, 4, 2],
+        "num_feat_extract_layers": 4,
+    }
+    calm = dict.fromkeys(
+        ("hidden_dropout", "attention_dropout", "activation_dropout", "layerdrop", "final_dropout"), 0.0
+    )
+    config = Wav2Vec2Config(
+        **sizes, **hears, **calm, num_feat_extract_layers=4, num_conv_pos_embeddings=8,
+        num_conv_pos_embedding_groups=2, mask_time_prob=0.0,
+        initializer_range=0.1, classifier_proj_size=32, vocab_size=32,
+    )  # fmt: skip
+    Wav2Vec2Model(config).save_pretrained(folder("wav2vec2"))
+    Wav2Vec2FeatureExtractor(sampling_rate=RATE, return_attention_mask=True).save_pretrained(folder("wav2vec2"))
+    return folder("wav2vec2")
+
+
+def sound(hertz: float, number: int, seconds: float = 0.25, rate: int = RATE) -> np.ndarray:
+    """A noisy tone."""
+    times = np.arange(int(seconds * rate)) / rate
+    noise = np.random.default_rng(number).normal(0, 0.02, len(times))
+    return (np.sin(2 * np.pi * hertz * times) / 2 + noise).astype(np.float32)
+
+
+@cache
+def sounds() -> Path:
+    """An audio folder: 24 files to train on and 9 to score, a folder each pitch."""
+    made = folder("sounds")
+    for split, count in (("train", 24), ("validation", 9)):
+        for number in range(count):
+            pitch = list(TONES)[number % 3]
+            target = made / split / pitch
+            target.mkdir(parents=True, exist_ok=True)
+            seconds = 0.2 + 0.05 * (number % 4)
+            soundfile.write(target / f"{number}.wav", sound(TONES[pitch], number, seconds), RATE)
+    return made
+
+
+def classify_sounds(*more: str, path: Path | None = None) -> list[str]:
+    """A recipe on the command line: the pitch of sounds."""
+    trainer = ("per_device_train_batch_size=4", "learning_rate=5e-3", "max_steps=24", "logging_steps=2")
+    return ["task=audio_classification", f"model.path={wav2vec2()}", f"dataset.path={path or sounds()}",
+            "precision=fp32", f"output_dir={root() / 'runs'}", *(f"trainer.{each}" for each in trainer),
+            *more]  # fmt: skip
