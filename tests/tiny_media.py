@@ -90,7 +90,7 @@ def wav2vec2() -> Path:
         ("hidden_dropout", "attention_dropout", "activation_dropout", "layerdrop", "final_dropout"), 0.0
     )
     config = Wav2Vec2Config(
-        **sizes, **hears, **calm, num_feat_extract_layers=4, num_conv_pos_embeddings=8,
+        **sizes, **hears, **calm, num_conv_pos_embeddings=8,
         num_conv_pos_embedding_groups=2, mask_time_prob=0.0,
         initializer_range=0.1, classifier_proj_size=32, vocab_size=32,
     )  # fmt: skip

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from finetune.config.data import DatasetConfig
+from finetune.data.parts import TOKENS
 from finetune.data.ragged import Array, Blocks, Ragged, main_of
-from finetune.data.shards import TOKENS
 from finetune.errors import UserError
 
 RUN, BINS, BAND = 5, 32, 4

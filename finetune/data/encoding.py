@@ -14,7 +14,8 @@ from typing import Any
 from datasets import Dataset
 
 from finetune.config.task import IGNORED, NOTES, Account, Encoder, RowError
-from finetune.data.shards import SEQUENCES, Columns, Part, Writer, part_of
+from finetune.data.parts import Part, part_of
+from finetune.data.shards import SEQUENCES, Columns, Writer
 from finetune.errors import UserError
 
 BATCH = 1000

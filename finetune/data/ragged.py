@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from finetune.data.parts import TOKENS
 from finetune.data.rows import Rows
-from finetune.data.shards import TOKENS, count_by_row
+from finetune.data.shards import count_by_row
 
 Array = npt.NDArray[Any]
 BLOCK = 1 << 24

@@ -29,7 +29,7 @@ class Rows:
         self.shards, self.pieces = tuple(shards), pieces
         self.is_packed = starts is not None
         self.starts = np.arange(len(pieces) + 1) if starts is None else starts
-        self.beside: dict[str, Array] = {}
+        self.added: dict[str, Array] = {}
         """Columns with an entry a row that are kept elsewhere than in the shards."""
 
     def __len__(self) -> int:
@@ -53,13 +53,13 @@ class Rows:
         ends = [0, *accumulate(sum(length for *_, length in row) for row in documents)]
         rows = [{name: v[begin:end] for name, v in joined.items()} for begin, end in pairwise(ends)]
         own = [self._of_row(pieces) for pieces in documents]
-        beside = [{name: values[at] for name, values in self.beside.items()} for at in indices]
-        return [{**row, **more, **last} for row, more, last in zip(rows, own, beside, strict=True)]
+        added = [{name: values[at] for name, values in self.added.items()} for at in indices]
+        return [{**row, **more, **last} for row, more, last in zip(rows, own, added, strict=True)]
 
     def with_columns(self, **columns: Array) -> "Rows":
         """The same rows with further columns, an entry a row."""
         rows = Rows(self.shards, self.pieces, self.starts if self.is_packed else None)
-        rows.beside = {**self.beside, **columns}
+        rows.added = {**self.added, **columns}
         return rows
 
     def select(self, indices: Sequence[int]) -> "Rows":
@@ -68,7 +68,7 @@ class Rows:
         begins, counts = self.starts[chosen], np.diff(self.starts)[chosen]
         pieces = self.pieces[ranges(begins, counts)]
         rows = Rows(self.shards, pieces, _starts(counts) if self.is_packed else None)
-        rows.beside = {name: values[chosen] for name, values in self.beside.items()}
+        rows.added = {name: values[chosen] for name, values in self.added.items()}
         return rows
 
     @cached_property

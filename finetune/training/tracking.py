@@ -1,4 +1,4 @@
-"""Where trackers keep their files, and whether they talk to anybody. Knows their environment variables, and no tracker."""
+"""Where trackers keep their files, and whether they talk to anybody. Knows their environment, and no tracker."""
 
 import os
 from collections.abc import Iterator

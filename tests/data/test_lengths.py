@@ -8,8 +8,9 @@ import pytest
 from finetune.config.task import IGNORED, Account
 from finetune.data import lengths, shards
 from finetune.data.lengths import Limit
+from finetune.data.parts import part_of
 from finetune.data.rows import Rows
-from finetune.data.shards import Shard, Writer, part_of
+from finetune.data.shards import Shard, Writer
 from finetune.errors import UserError
 
 END = 9

@@ -9,8 +9,9 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from tiny import bert, bert_tokenizer, prepared
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from finetune.data.classes import MULTI, REGRESSION, SINGLE
 from finetune.errors import UserError
-from finetune.tasks.sequence_classification import MULTI, REGRESSION, SINGLE, SequenceClassification
+from finetune.tasks.sequence_classification import SequenceClassification
 
 TEXTS = ["good film", "bad film", "the cat", "very good", "not bad", "one two"]
 
