@@ -170,3 +170,9 @@ def _roles(composed: Composed, chosen: Chosen) -> Iterator[Problem]:
             yield Problem(
                 key, nearest_origin(key, composed.origins), f"task={chosen.task.name} has no such role.", hint
             )
+
+
+def _named(values: dict[str, Any]) -> Any:
+    """The name of the task, wherever it could be read."""
+    task = values.get("task")
+    return task.get("name") if isinstance(task, dict) else task

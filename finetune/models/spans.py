@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerBase
 
-PAD = {"padding_side": "right", "return_tensors": "pt", "verbose": False}
+PAD: dict[str, Any] = {"padding_side": "right", "return_tensors": "pt", "verbose": False}
 """At the end, whatever the usual side: labels are counted from the first token, as positions of some models are."""
 
 
@@ -46,4 +46,4 @@ def logits(
     """The logits of each row in turn as an array, asked in batches of `size` rows."""
     for start in range(0, len(rows), size):
         batch = tokenizer.pad(list(rows[start : start + size]), **PAD).to(model.device)
-        yield from forward(model, batch).logits.cpu().numpy()
+        yield from forward(model, dict(batch)).logits.cpu().numpy()

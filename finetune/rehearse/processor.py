@@ -26,8 +26,8 @@ def make(kind: str, config: PretrainedConfig) -> Any:
     found = TABLES[kind].get(type(config), None)
     if found is None:
         raise UserError(f"transformers has no {kind.rpartition('Auto')[2]} for {config.model_type}")
-    kind = _usable(found) if isinstance(found, dict) else found
-    return kind(**_size(kind(), config))
+    made: Any = _usable(found) if isinstance(found, dict) else found
+    return made(**_size(made(), config))
 
 
 def _usable(backends: dict[str, Any]) -> Any:
