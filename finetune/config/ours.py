@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from finetune.config import written
 from finetune.config.compose import Composed
+from finetune.config.launch import PATTERNS
 from finetune.config.origin import COMMAND_LINE, UNWRITTEN, nearest_origin
 from finetune.config.places import Chosen, instead, names_of, nearly
 from finetune.config.schema import Config
@@ -100,6 +101,8 @@ def _expected(detail: Any) -> str:
     kind = detail["type"]
     if kind == "literal_error":
         return f"one of: {', '.join(_choices(detail))}"
+    if words := PATTERNS.get(detail.get("ctx", {}).get("pattern")):
+        return words
     words = EXPECTED.get(kind) or EXPECTED.get(kind.split("_")[0], detail["msg"])
     return words.format(**detail.get("ctx", {}))
 
@@ -114,8 +117,8 @@ def _hint(key: str, value: Any, details: Sequence[Any]) -> str:
         return "Leave it out where nothing is set."
     if "list" in kinds and isinstance(value, str):
         return f"Write {key}=[{value}]"
-    if "literal" in kinds:
-        return did_you_mean(str(value), _choices(details[0]))
+    if choices := [word for detail in details if detail["type"] == "literal_error" for word in _choices(detail)]:
+        return did_you_mean(str(value), choices)
     if kinds == {"string"} and isinstance(value, int | float | bool):
         return f"Write it in quotes: {written.quoted(f'{key}={value}')}"
     return ""

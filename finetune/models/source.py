@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, try_to_load_from_cache
+from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (  # type: ignore[attr-defined]
     GatedRepoError,
     HFValidationError,
@@ -52,6 +52,29 @@ def resolve(model: ModelConfig) -> Source:
     if model.sha256 and not source.is_fallback:
         _check(source, model.sha256)
     return source
+
+
+NOT_LOADED = ("*.msgpack", "*.h5", "*.ot", "*.onnx*", "*.gguf", "*.tflite", "original/*")
+"""Files of a repository that `from_pretrained` leaves alone."""
+
+
+def fetch(source: Source) -> None:
+    """Have the weights of a Hub repository in the cache, for processes that may not ask the Hub.
+
+    Raises:
+        MachineError: the Hub does not answer, or the disk is full.
+    """
+    if Path(source.path).is_dir():
+        return
+    try:
+        files = HfApi().list_repo_files(source.path, revision=source.revision)
+        pickled = ("*.bin", "*.pt", "*.pth") if any(name.endswith(".safetensors") for name in files) else ()
+        snapshot_download(source.path, revision=source.revision, ignore_patterns=[*NOT_LOADED, *pickled])
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HTTPError, OSError) as error:
+        if not _from_cache(source.path, source.revision):
+            raise MachineError(
+                f"the weights of {source.path} cannot be fetched for the nodes ({_kind(error)})"
+            ) from None
 
 
 def hub_id(model: ModelConfig) -> str | None:
