@@ -50,15 +50,15 @@ class LaunchConfig:
     """GPUs of a node, also by the cluster's name of their type: a100:4."""
     cpus_per_node: Positive | None = None
     """Processors of a node, for all its processes together."""
-    mem: Memory | None = None
+    mem: Memory | Positive | None = None
     """Memory of a node; a number alone is MB."""
     partition: Word | None = None
     account: Word | None = None
     qos: Word | None = None
     constraint: Word | None = None
     """Features that the nodes must have."""
-    time: Duration | None = None
-    """The longest a start of the job may take. None is the limit of the partition."""
+    time: Duration | Positive | None = None
+    """The longest a start of the job may take; a number alone is minutes. None is the limit of the partition."""
     grace_seconds: Positive = 120
     """How long before the time limit the ranks are asked to stop: it must be enough for a checkpoint."""
     requeue: Switch = True
