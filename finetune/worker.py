@@ -137,7 +137,7 @@ def as_rank(folder: RunFolder, request: Request | None = None) -> None:
         except FinetuneError:
             raise
         except Exception:
-            if count > 1:
+            if "RANK" in os.environ:
                 _keep_traceback(folder)
             raise
 
