@@ -44,7 +44,7 @@ class Trials(TrainerCallback):
 
 
 def check_as_planned(trainer: Any, plan: Plan) -> None:
-    """Refuse another number of processes, another kind of device, or a wrapping, than the plan's arithmetic is of.
+    """Refuse another number of processes, or a wrapping, than the plan's arithmetic is of.
 
     Raises:
         MachineError: it is another.
@@ -52,11 +52,6 @@ def check_as_planned(trainer: Any, plan: Plan) -> None:
     if trainer.args.world_size != plan.batches.ranks:
         raise MachineError(
             f"{trainer.args.world_size} processes train, and the plan is for {plan.batches.ranks}. Plan again"
-        )
-    if trainer.args.device.type == "cpu" and not plan.arguments["use_cpu"]:
-        raise MachineError(
-            "the plan is for accelerators, and this process sees none. `nvidia-smi` on the node says whether it has "
-            "any; launch.gpus_per_node asks for them"
         )
     if isinstance(trainer.model_wrapped, torch.nn.DataParallel):
         raise MachineError("the model is wrapped in DataParallel, which changes its batches and its loss")
