@@ -14,6 +14,7 @@ from finetune.plan.plan import Plan
 
 SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+=:/,@")
 STEP = """
+
 # A signal is for the ranks, which stop at a checkpoint; this script waits for them.
 trap : TERM USR1
 {step}
@@ -69,6 +70,8 @@ def _environment(launch: LaunchConfig) -> Iterator[str]:
         yield f"module load {shlex.join(launch.modules)}"
     if launch.setup:
         yield f"source {shlex.quote(str(Path(launch.setup).expanduser().absolute()))}"
+    # NCCL is silent by default, also about why it fails.
+    yield "export NCCL_DEBUG=${NCCL_DEBUG:-WARN}"
     yield from (f"export {name}={shlex.quote(str(value))}" for name, value in launch.environment.items())
     yield "# Plan, rows and weights are there already; nothing is asked of the Hub."
     yield "export HF_HUB_OFFLINE=1"

@@ -10,7 +10,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
+from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from huggingface_hub.errors import (  # type: ignore[attr-defined]
     GatedRepoError,
     HFValidationError,
@@ -67,9 +67,10 @@ def fetch(source: Source) -> None:
     if Path(source.path).is_dir():
         return
     try:
-        files = HfApi().list_repo_files(source.path, revision=source.revision)
+        hub = HfApi()
+        files = hub.list_repo_files(source.path, revision=source.revision)
         pickled = ("*.bin", "*.pt", "*.pth") if any(name.endswith(".safetensors") for name in files) else ()
-        snapshot_download(source.path, revision=source.revision, ignore_patterns=[*NOT_LOADED, *pickled])
+        hub.snapshot_download(source.path, revision=source.revision, ignore_patterns=[*NOT_LOADED, *pickled])
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, HTTPError, OSError) as error:
         if not _from_cache(source.path, source.revision):
             raise MachineError(

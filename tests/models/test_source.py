@@ -132,6 +132,8 @@ def test_the_weights_are_fetched_for_processes_that_may_not_ask_and_no_others(on
         (tmp_path / name).write_text("{}")
     with serve() as hub:
         online(hub.url)
+        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
         api = HfApi(endpoint=hub.url, token=WRITE_TOKEN)
         api.create_repo("alice/model")
