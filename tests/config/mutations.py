@@ -11,8 +11,10 @@ from finetune.config.compose import Composed, compose
 from finetune.config.suggest import distance
 from finetune.errors import ConfigError, Problem
 
-FREE = ("dataset.data_files.",)
-"""Keys that are the user's own names."""
+ARCHITECTURE = "model.config."
+"""What the plan alone knows, from the model's own config: tests/models/test_model.py."""
+FREE = ("dataset.data_files.", ARCHITECTURE)
+"""Keys whose names are the user's own, or the architecture's."""
 PATHS = ("model.path=m", "dataset.path=d")
 NEEDED = {
     "publish=hub": ("publish.repo_id=me/x",),
@@ -91,6 +93,8 @@ def misspelt(file: File, key: str, wrong: str) -> list[Problem]:
 
 def mistyped(file: File, key: str) -> Iterator[tuple[Any, list[Problem]]]:
     """Each value of a wrong type for a key, and the problems that it makes."""
+    if key.startswith(ARCHITECTURE):
+        return
     parts = key.split(".")
     node = file.composed.values
     for part in parts:
