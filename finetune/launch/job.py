@@ -18,7 +18,6 @@ from typing import Any
 
 from torch.distributed.elastic.rendezvous import RendezvousError
 
-from finetune.artifacts import verify
 from finetune.config.launch import LaunchConfig
 from finetune.errors import DONE, OUR_FAULT, FinetuneError, MachineError, Stopped
 from finetune.launch import torchrun
@@ -123,6 +122,8 @@ def _train(folder: RunFolder, node: Node, request: Request) -> None:
 
 def _verify(folder: RunFolder) -> None:
     """In a fresh process, on the device that trained."""
+    from finetune.artifacts import verify
+
     with folder.locked(), folder.logged():
         verify.run(folder)
         folder.reached("verified")

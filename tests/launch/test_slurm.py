@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from finetune import run
 from finetune.errors import MachineError, UserError
-from finetune.launch import following, job, jobs, slurm
+from finetune.launch import following, job, jobs
+from finetune.launch import slurm as queue
 from finetune.launch.job import Node
 from finetune.plan.run_folder import RunFolder
 
@@ -90,7 +91,7 @@ def test_a_job_that_is_asked_to_stop_is_queued_again_and_ends_with_the_same_weig
     number = jobs.of(folder).number
     waited(folder, lambda: steps(folder))
     subprocess.run(["scancel", "--signal=USR1", number], check=True)
-    waited(folder, lambda: slurm.state(number) == "PENDING")
+    waited(folder, lambda: queue.state(number) == "PENDING")
     assert 0 < max(steps(folder)) < STEPS
     with pytest.raises(UserError, match=rf"is job {number}, which is PENDING"):
         queued(tmp_path / "run", "seeds.data=7", *TWO_NODES)
@@ -106,7 +107,7 @@ def test_a_job_that_fails_is_failed_in_the_queue_and_tells_its_error_as_if_it_we
     with pytest.raises(UserError, match="loss is nan"):
         followed(folder)
     assert jobs.of(folder).state == "FAILED"
-    assert slurm.code(jobs.of(folder).number) == 2
+    assert queue.code(jobs.of(folder).number) == 2
     (line,) = jobs.lines(jobs.listed(tmp_path))
     assert "FAILED" in line
     assert "loss is nan" in line
