@@ -107,7 +107,11 @@ def followed(folder: RunFolder, show: Callable[[str], None]) -> bool:
     made = frozen.read(folder)
     if not made.config.launch.follow:
         return False
-    following.follow(folder, show)
+    try:
+        following.follow(folder, show)
+    except KeyboardInterrupt:
+        show(f"the job goes on; finetune jobs cancel {folder.path} ends it\n")
+        raise
     finish(folder, made)
     return True
 

@@ -1,6 +1,6 @@
 """One node's share of a job: starts the ranks of this node; the first node verifies what they saved.
 
-srun --ntasks-per-node=1 python -m finetune.launch.job RUN
+srun --ntasks-per-node=1 python -m finetune.launch.job RUN FIRST_NODE
 
 All nodes meet on the first one, which need not hold rank 0. Whatever ends the ranks is said once and is the exit code
 of the job; 75 has it queued again.
@@ -8,7 +8,6 @@ of the job; 75 has it queued again.
 
 import logging
 import os
-import subprocess
 import sys
 import traceback
 from collections.abc import Mapping
@@ -65,24 +64,21 @@ class Node:
         }
 
 
-def of_slurm(variables: Mapping[str, str] = os.environ) -> Node:
+def of_slurm(head: str, variables: Mapping[str, str] = os.environ) -> Node:
     """This node, from what srun sets.
 
+    Args:
+        head: the first node's name; SLURM's own programs, which know it, need not be in a container.
     Raises:
-        MachineError: srun did not start this process, or the nodes have no names.
+        MachineError: srun did not start this process.
     """
     if "SLURM_NODEID" not in variables:
         raise MachineError("this starts the share of one node of a job; srun starts it")
-    shown = subprocess.run(
-        ["scontrol", "show", "hostnames", variables["SLURM_JOB_NODELIST"]], capture_output=True, text=True
-    )
-    if shown.returncode:
-        raise MachineError(f"scontrol cannot name the nodes of the job: {shown.stderr.strip()}")
     return Node(
         number=int(variables["SLURM_NODEID"]),
         nodes=int(variables["SLURM_JOB_NUM_NODES"]),
         name=variables["SLURMD_NODENAME"],
-        head=shown.stdout.split()[0],
+        head=head,
         job=variables["SLURM_JOB_ID"],
         start=int(variables.get("SLURM_RESTART_COUNT", "0")),
     )
@@ -165,9 +161,10 @@ def main() -> None:
     """Exits with the codes of the command line."""
     logging.basicConfig(stream=sys.stdout, format="%(message)s")
     log.setLevel(logging.INFO)
-    folder, node = find(sys.argv[1]), None
+    path, head = sys.argv[1:]
+    folder, node = find(path), None
     try:
-        node = of_slurm()
+        node = of_slurm(head)
         work(folder, node)
     except (FinetuneError, Stopped) as error:
         _say(folder, node, error)

@@ -32,6 +32,8 @@ def queue(folder: RunFolder, plan: Plan, _: Request) -> None:
     number = slurm.submit(path)
     folder.write(JOB, {"number": number, "submitted": datetime.now().isoformat(timespec="seconds")})
     log.info("job %s is queued: %s", number, folder / slurm.SCRIPT)
+    if plan.config.publish.to != "none" and not plan.config.launch.follow:
+        log.info("nodes do not ask the Hub; once it is verified, publish it with: finetune publish %s", folder.path)
 
 
 def rehearsed(plan: Plan) -> tuple[str, str]:

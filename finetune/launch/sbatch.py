@@ -17,7 +17,8 @@ STEP = """
 
 # A signal is for the ranks, which stop at a checkpoint; this script waits for them.
 trap : TERM USR1
-{step}
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+{step} "$head"
 code=$?
 """
 AGAIN = """if [ "$code" -eq 75 ]; then  # stopped at a checkpoint: queued again, to go on from there
