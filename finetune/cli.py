@@ -74,12 +74,7 @@ def _take_in(folder: Path | None) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="finetune", description="Fine-tune Hugging Face models from short YAML recipes.")
     added = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=_Parser)
-    train = _config_verb(added, "train", "train, evaluate and verify a model", verbs.train)
-    train.add_argument("-m", "--multirun", action="store_true", help="every point of a grid: key=a,b group=c,d")
-    resume = _run_verb(added, "resume", "go on with a run that was stopped", verbs.resume)
-    resume.add_argument("overrides", nargs="*", metavar="key=value", help="what is to be different from now on")
-    resume.add_argument("--back-to", type=int, metavar="STEP", help="an earlier checkpoint; later ones are set aside")
-    _config_verb(added, "sweep", "train many points of a recipe, or go on: sweep resume FOLDER", verbs.sweep)
+    _add_training(added)
     plan = _config_verb(added, "plan", "check everything and say what a run would do, without training", verbs.plan)
     plan.add_argument("--output", type=Path, metavar="DIR", help="for plan.json and plan.md (default: runs/NAME/plan)")
     rehearse = _config_verb(added, "rehearse", "run a whole recipe shrunk, on the processor", verbs.rehearse)
@@ -123,6 +118,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_training(added: "argparse._SubParsersAction[_Parser]") -> None:
+    """The verbs that train, and those that look after what trains elsewhere."""
+    train = _config_verb(added, "train", "train, evaluate and verify a model", verbs.train)
+    train.add_argument("-m", "--multirun", action="store_true", help="every point of a grid: key=a,b group=c,d")
+    _of_a_job(train)
+    train.add_argument("--dry-run", action="store_true", help="with launch=slurm: print the script and queue nothing")
+    resume = _run_verb(added, "resume", "go on with a run that was stopped", verbs.resume)
+    resume.add_argument("overrides", nargs="*", metavar="key=value", help="what is to be different from now on")
+    resume.add_argument("--back-to", type=int, metavar="STEP", help="an earlier checkpoint; later ones are set aside")
+    _of_a_job(resume)
+    _config_verb(added, "sweep", "train many points of a recipe, or go on: sweep resume FOLDER", verbs.sweep)
+    jobs = _verb(added, "jobs", "list, cancel and follow runs that are jobs of a cluster", verbs.jobs)
+    jobs.add_argument("action", nargs="?", choices=["list", "cancel", "follow"], default="list")
+    jobs.add_argument(
+        "name", nargs="?", help="the folder that holds the runs (default runs), a run, or a job's number"
+    )
+
+
 class _Parser(argparse.ArgumentParser):
     """Errors in our words, with the nearest verb."""
 
@@ -141,6 +154,7 @@ VERBS = (
     "train",
     "resume",
     "sweep",
+    "jobs",
     "plan",
     "rehearse",
     "show",
@@ -179,6 +193,10 @@ def _run_verb(
     parser = _verb(added, name, text, verb)
     parser.add_argument("run", metavar="RUN", help="the folder of a run")
     return parser
+
+
+def _of_a_job(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--follow", action="store_true", help="wait for the job, and show what it says")
 
 
 def _version() -> str:

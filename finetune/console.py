@@ -104,6 +104,20 @@ def conclude(folder: RunFolder) -> None:
         console.print(f"  finetune {command}", markup=False, highlight=False)
 
 
+def say(text: str) -> None:
+    """What a job says, as it says it."""
+    console.out(text, end="", highlight=False)
+
+
+def show_queued(folder: RunFolder) -> None:
+    """A run that is left to a job: where it lies, what to do next."""
+    job = folder.read("job.json")["number"]
+    console.print(f"run folder: {folder.path}", markup=False)
+    console.print("\nnext:")
+    for command in (f"jobs follow {folder.path}", f"jobs cancel {job}", f"publish {folder.path} --repo-id me/name"):
+        console.print(f"  finetune {command}", markup=False, highlight=False)
+
+
 def _better(score: float, baseline: float, greater: bool) -> bool:
     return score > baseline if greater else score < baseline
 

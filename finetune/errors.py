@@ -49,6 +49,14 @@ class Stopped(BaseException):
     exit_code = RESUMABLE
 
 
+BY_CODE: dict[int, type[FinetuneError] | type[Stopped]] = {
+    USER: UserError,
+    ENVIRONMENT: MachineError,
+    RESUMABLE: Stopped,
+}
+"""What another process of ours ended by, from its exit code."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong with a config: the key, where it was written, what is wrong, what to write."""

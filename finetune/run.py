@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -15,14 +15,14 @@ from finetune.data.prepare import Prepared
 from finetune.errors import Stopped, UserError
 from finetune.evaluation import generation
 from finetune.evaluation.generation import Question
-from finetune.launch import launching, typed
+from finetune.launch import following, jobs, launching, queueing, typed
 from finetune.launch.launching import Launch
 from finetune.launch.typed import Place
 from finetune.plan import frozen, identity
 from finetune.plan.catalogue import refuse_failed
 from finetune.plan.plan import Plan
 from finetune.plan.planned import planned
-from finetune.plan.run_folder import RunFolder, create, find
+from finetune.plan.run_folder import DONE, SAVED, RunFolder, create, find
 from finetune.training import resume as resuming
 from finetune.training import signals
 from finetune.training.signals import Request
@@ -31,12 +31,12 @@ from finetune.worker import rank_of
 log = logging.getLogger(__name__)
 
 RENDERED_ROWS = 8
-SAVED = ("saved", "verified", "published")
-DONE = ("verified", "published")
 
 
 def run(config: Config, notes: Sequence[str] = (), tell: Callable[[RunFolder], None] | None = None) -> RunFolder:
     """Train, verify and publish as the config says. A named folder that holds this run goes on with it.
+
+    A run that is left to a job is only queued: its stage says so.
 
     Args:
         tell: lets the other ranks know of the folder, where this process is the first of several that were started.
@@ -49,7 +49,7 @@ def run(config: Config, notes: Sequence[str] = (), tell: Callable[[RunFolder], N
     try:
         with signals.heard() as request, ExitStack() as held:
             if config.run_folder:
-                held.enter_context(RunFolder(Path(config.run_folder).expanduser()).locked())
+                held.enter_context(_kept_out(RunFolder(Path(config.run_folder).expanduser())))
             made, prepared = planned(config, notes)
             refuse_failed(made.checks)
             folder = run_folder(made, prepared)
@@ -63,6 +63,14 @@ def run(config: Config, notes: Sequence[str] = (), tell: Callable[[RunFolder], N
         way_on = f"Go on with: finetune resume {folder.path}" if folder else "Go on with the same command"
         raise Stopped(f"{stopped}. {way_on}") from None
     return folder
+
+
+@contextmanager
+def _kept_out(folder: RunFolder) -> Iterator[None]:
+    """Others are, on this machine and in the queue."""
+    with folder.locked():
+        jobs.check_idle(folder)
+        yield
 
 
 def run_as_rank(place: Place, load: Callable[[], tuple[Config, Sequence[str]]]) -> RunFolder:
@@ -88,7 +96,41 @@ def complete(folder: RunFolder, made: Plan, request: Request, launch: Launch) ->
         log.info("%s is finished; a longer run goes on with checkpoint.accept=[total_steps]", folder.path)
     if folder.stage not in SAVED:
         launch(folder, made, request)
+    if folder.stage in SAVED:
+        finish(folder, made)
+
+
+def followed(folder: RunFolder, show: Callable[[str], None]) -> bool:
+    """Whether a run that was left to a job is finished by now: it is waited for where the recipe says so.
+
+    Raises:
+        FinetuneError: how the job ended.
+    """
+    made = frozen.read(folder)
+    if not made.config.launch.follow:
+        return False
+    try:
+        following.follow(folder, show)
+    except KeyboardInterrupt:
+        show(f"the job goes on; finetune jobs cancel {folder.path} ends it\n")
+        raise
     finish(folder, made)
+    return True
+
+
+def script_of(config: Config, notes: Sequence[str]) -> tuple[str, str]:
+    """The script of a job that the config would be, and what the cluster says of it; nothing is queued.
+
+    Raises:
+        PlanError: a check of the plan failed.
+        UserError: it would be no job, or the cluster refuses it.
+    """
+    if not config.launch.is_job:
+        raise UserError(f"--dry-run shows the script of a job, and launch={config.launch.method} queues none. "
+                        "`finetune plan` shows what would be trained")  # fmt: skip
+    made, _ = planned(config, notes)
+    refuse_failed(made.checks)
+    return queueing.rehearsed(made)
 
 
 def of_folder(path: str, overrides: Sequence[str], back_to: int | None) -> tuple[Config, Sequence[str]]:

@@ -20,7 +20,21 @@ def train(options: argparse.Namespace) -> None:
     if options.multirun:
         _sweep([*options.overrides, "sweep.sampler=grid"])
         return
-    _run(lambda: _loaded(options.overrides))
+    if options.follow:
+        options.overrides.append("launch.follow=true")
+    if options.dry_run:
+        _show_script(options.overrides)
+    else:
+        _run(lambda: _loaded(options.overrides))
+
+
+def _show_script(overrides: list[str]) -> None:
+    config, notes = _loaded(overrides)
+    from finetune import console, run
+
+    with console.session():
+        script, said = run.script_of(config, notes)
+        print(f"{script}\n# {said}")
 
 
 def _loaded(overrides: list[str]) -> "tuple[Config, Sequence[str]]":
@@ -39,13 +53,20 @@ def _run(load: "Callable[[], tuple[Config, Sequence[str]]]") -> None:
     # A config that is wrong is told before anything heavy is loaded; where there are ranks, by the first alone.
     loaded = load() if here is None else ()
     from finetune import console, run
+    from finetune.plan.run_folder import DONE
 
     with console.session():
-        console.conclude(run.run_as_rank(here, load) if here else run.run(*loaded))
+        folder = run.run_as_rank(here, load) if here else run.run(*loaded)
+        if folder.stage in DONE or run.followed(folder, console.say):
+            console.conclude(folder)
+        else:
+            console.show_queued(folder)
 
 
 def resume(options: argparse.Namespace) -> None:
     """Go on with a run that was stopped, or extend one that is finished."""
+    if options.follow:
+        options.overrides.append("launch.follow=true")
 
     def load() -> "tuple[Config, Sequence[str]]":
         from finetune.run import of_folder
@@ -82,6 +103,25 @@ def _swept(folder: "SweepFolder", opened: "Callable[[], Sweep]") -> None:
 
     with console.session(), folder.locked(), folder.logged():
         console.show_sweep(opened())
+
+
+def jobs(options: argparse.Namespace) -> None:
+    """List the jobs of the runs in a folder, cancel one, or follow one."""
+    from finetune.launch import jobs
+
+    if options.action == "list":
+        print("\n".join(jobs.lines(jobs.listed(Path(options.name or "runs")))))
+        return
+    if not options.name:
+        raise UserError(f"finetune jobs {options.action} needs a run's folder or the number of a job")
+    if options.action == "cancel":
+        print(jobs.cancelled(options.name))
+        return
+    from finetune import console
+    from finetune.launch import following
+    from finetune.plan.run_folder import find
+
+    following.follow(find(options.name), console.say)
 
 
 def plan(options: argparse.Namespace) -> None:

@@ -16,6 +16,7 @@ import torch
 from finetune.artifacts import verify
 from finetune.artifacts.save import save
 from finetune.errors import DONE, OUR_FAULT, FinetuneError, MachineError, Stopped
+from finetune.models import precision
 from finetune.models.memory import keep_freed_memory
 from finetune.plan import frozen
 from finetune.plan.plan import Plan
@@ -34,6 +35,7 @@ def work(folder: RunFolder, request: Request | None = None) -> None:
     """Train, score and save one run; see `train`."""
     keep_freed_memory()
     plan = frozen.read(folder)
+    _check_device(plan)
     if ranks.is_first():
         folder.reached("training")
     try:
@@ -60,6 +62,19 @@ def work(folder: RunFolder, request: Request | None = None) -> None:
         },
     )
     folder.reached("saved")
+
+
+def _check_device(plan: Plan) -> None:
+    """Refuse a processor where accelerators were planned: it would take a thousand times as long, and say nothing.
+
+    Raises:
+        MachineError: there is none here.
+    """
+    if precision.device().type == "cpu" and not plan.arguments["use_cpu"]:
+        raise MachineError(
+            "the plan is for accelerators, and this process sees none. `nvidia-smi` says whether the machine has any; "
+            "launch.gpus_per_node asks a cluster for them"
+        )
 
 
 def _save_whole(trained: Trained, folder: RunFolder) -> None:
@@ -133,7 +148,7 @@ def as_rank(folder: RunFolder, request: Request | None = None) -> None:
         except FinetuneError:
             raise
         except Exception:
-            if count > 1:
+            if "RANK" in os.environ:
                 _keep_traceback(folder)
             raise
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from finetune.config.compose import Composed
+from finetune.config.launch import SET_BY
 from finetune.config.origin import nearest_origin
 from finetune.config.places import Chosen
 from finetune.config.unread import OFF, Read, reader
@@ -93,8 +94,18 @@ CONFLICTS = (
 def problems(composed: Composed, chosen: Chosen) -> Iterator[Problem]:
     """Every pair of keys that cannot stand together."""
     read = reader(composed, chosen)
+    yield from _twice(read, composed)
     for each in CONFLICTS:
         if each.holds(read):
             where = nearest_origin(each.key, composed.origins)
             against = nearest_origin(each.other, composed.origins)
             yield Problem(each.key, where, f"conflicts with {each.other} ({against}): {each.because}", each.write)
+
+
+def _twice(read: Read, composed: Composed) -> Iterator[Problem]:
+    """Options of sbatch that another key sets."""
+    for name in read("launch.sbatch") or ():
+        if name in SET_BY:
+            key = f"launch.sbatch.{name}"
+            what = f"the script sets --{name} by {SET_BY[name]}."
+            yield Problem(key, nearest_origin(key, composed.origins), what, "Leave it out.")

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from finetune.config import written
 from finetune.config.compose import Composed
+from finetune.config.launch import PATTERNS
 from finetune.config.origin import COMMAND_LINE, UNWRITTEN, nearest_origin
 from finetune.config.places import Chosen, instead, names_of, nearly
 from finetune.config.schema import Config
@@ -100,6 +101,8 @@ def _expected(detail: Any) -> str:
     kind = detail["type"]
     if kind == "literal_error":
         return f"one of: {', '.join(_choices(detail))}"
+    if words := PATTERNS.get(detail.get("ctx", {}).get("pattern")):
+        return words
     words = EXPECTED.get(kind) or EXPECTED.get(kind.split("_")[0], detail["msg"])
     return words.format(**detail.get("ctx", {}))
 
@@ -167,9 +170,8 @@ def _roles(composed: Composed, chosen: Chosen) -> Iterator[Problem]:
             key = f"dataset.columns.{role}"
             close = nearest(str(role), chosen.task.roles)
             hint = f"Did you mean dataset.columns.{close}?" if close else f"Roles: {', '.join(chosen.task.roles)}"
-            yield Problem(
-                key, nearest_origin(key, composed.origins), f"task={chosen.task.name} has no such role.", hint
-            )
+            problem = f"task={_named(composed.values)} has no such role."
+            yield Problem(key, nearest_origin(key, composed.origins), problem, hint)
 
 
 def _named(values: dict[str, Any]) -> Any:

@@ -7,13 +7,14 @@ agree on a step, save it and stop. Where one fails, the others end within second
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from uuid import uuid4
 
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig as Elastic
 from torch.distributed.launcher.api import elastic_launch
 
-from finetune.errors import ENVIRONMENT, RESUMABLE, USER, FinetuneError, MachineError, Stopped, UserError
+from finetune.errors import BY_CODE, RESUMABLE, USER, FinetuneError, MachineError, Stopped
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
 from finetune.training import peers
@@ -21,11 +22,14 @@ from finetune.training.signals import Request
 
 PATIENCE = 8
 """Seconds in which the others end by themselves once a rank has: peers take about four to notice."""
-BY_CODE: dict[int, type[FinetuneError] | type[Stopped]] = {
-    USER: UserError,
-    ENVIRONMENT: MachineError,
-    RESUMABLE: Stopped,
+ALONE = {
+    "min_nodes": 1,
+    "max_nodes": 1,
+    "run_id": uuid4().hex,
+    "rdzv_endpoint": "localhost:0",
+    "local_addr": "localhost",
 }
+"""How a machine meets itself."""
 
 
 def work(folder: RunFolder, plan: Plan, request: Request) -> None:
@@ -34,31 +38,38 @@ def work(folder: RunFolder, plan: Plan, request: Request) -> None:
     Raises:
         FinetuneError: of the kind and with the message of the rank that failed first.
     """
+    clear(folder)
+    start(folder, plan.batches.ranks, ALONE, request)
+
+
+def clear(folder: RunFolder) -> None:
+    """Forget the ranks of before."""
     peers.clear(folder / "ranks")
     (folder / "traceback.txt").unlink(missing_ok=True)
-    try:
-        with _passed_on(request, folder):
-            elastic_launch(_elastic(plan.batches.ranks), sys.executable)(
-                "-m", "finetune.worker", str(folder.path), "launched"
-            )
-    except ChildFailedError as error:
-        raise _what_failed(folder, error) from None
 
 
-def _elastic(ranks: int) -> Elastic:
-    return Elastic(
-        min_nodes=1,
-        max_nodes=1,
+def start(folder: RunFolder, ranks: int, meeting: dict[str, Any], request: Request) -> None:
+    """Start the ranks of this machine, and wait for their end.
+
+    Args:
+        meeting: where all machines meet, as torchrun names it.
+    Raises:
+        FinetuneError: of the kind and with the message of the rank that failed first.
+    """
+    elastic = Elastic(
         nproc_per_node=ranks,
-        run_id=uuid4().hex,
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        local_addr="localhost",
         max_restarts=0,
         # Ours are passed on; torchrun's would give the ranks no time for a checkpoint.
         signals_to_handle="SIGQUIT",
         shutdown_timeout=PATIENCE,
+        **meeting,
     )
+    try:
+        with _passed_on(request, folder):
+            elastic_launch(elastic, sys.executable)("-m", "finetune.worker", str(folder.path), "launched")
+    except ChildFailedError as error:
+        raise _what_failed(folder, error) from None
 
 
 @contextmanager

@@ -31,23 +31,45 @@ def device() -> torch.device:
     )
 
 
-def resolve(config: PrecisionConfig, stored: str = "auto") -> Precision:
-    """Decide the dtypes on this machine.
+@dataclass(frozen=True)
+class Multiplier:
+    """What computes: a processor (`cpu`) or a kind of accelerator."""
+
+    kind: str
+    name: str
+    bf16: bool | None
+    """Whether it multiplies bf16 natively; None where that cannot be known from here."""
+
+
+def here() -> Multiplier:
+    """What this machine computes with."""
+    kind = device().type
+    return Multiplier(kind, f"this {kind}", _multiplies_bf16(kind))
+
+
+def resolve(config: PrecisionConfig, stored: str = "auto", on: Multiplier | None = None) -> Precision:
+    """Decide the dtypes.
 
     Args:
         stored: `model.dtype`, the dtype that frozen weights are asked to be in.
+        on: what will compute; None is this machine.
 
     Raises:
-        UserError: fp16 was asked for on a processor, which has no fast fp16 and no loss scaling.
+        UserError: fp16 was asked for on a processor, which has no fast fp16 and no loss scaling, or auto for a device
+            that nothing is known of.
     """
-    kind = device().type
-    if config.compute == "fp16" and kind == "cpu":
+    on = on or here()
+    if config.compute == "fp16" and on.kind == "cpu":
         raise UserError("precision=fp16 needs a GPU; on a processor write precision=auto, bf16 or fp32")
     if config.compute != "auto":
         return Precision(config.compute, config.trainable, "as configured", _frozen(config.compute, stored))
-    native = _multiplies_bf16(kind)
-    reason = f"this {kind} {'multiplies bf16 natively' if native else 'has no native bf16'}"
-    compute = "bf16" if native else "fp32"
+    if on.bf16 is None:
+        raise UserError(
+            f"precision=auto follows from the device, and {on.name} cannot be asked from here. Write what they are, "
+            "such as plan.device=a100_80gb, or precision=bf16"
+        )
+    reason = f"{on.name} {'multiplies bf16 natively' if on.bf16 else 'has no native bf16'}"
+    compute = "bf16" if on.bf16 else "fp32"
     return Precision(compute, config.trainable, reason, _frozen(compute, stored))
 
 

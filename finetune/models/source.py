@@ -54,6 +54,30 @@ def resolve(model: ModelConfig) -> Source:
     return source
 
 
+NOT_LOADED = ("*.msgpack", "*.h5", "*.ot", "*.onnx*", "*.gguf", "*.tflite", "original/*")
+"""Files of a repository that `from_pretrained` leaves alone."""
+
+
+def fetch(source: Source) -> None:
+    """Have the weights of a Hub repository in the cache, for processes that may not ask the Hub.
+
+    Raises:
+        MachineError: the Hub does not answer, or the disk is full.
+    """
+    if Path(source.path).is_dir():
+        return
+    try:
+        hub = HfApi()
+        files = hub.list_repo_files(source.path, revision=source.revision)
+        pickled = ("*.bin", "*.pt", "*.pth") if any(name.endswith(".safetensors") for name in files) else ()
+        hub.snapshot_download(source.path, revision=source.revision, ignore_patterns=[*NOT_LOADED, *pickled])
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError, HTTPError, OSError) as error:
+        if not _from_cache(source.path, source.revision):
+            raise MachineError(
+                f"the weights of {source.path} cannot be fetched for the nodes ({_kind(error)})"
+            ) from None
+
+
 def hub_id(model: ModelConfig) -> str | None:
     """The Hub id of the weights, or None where they have none."""
     if model.base_id:

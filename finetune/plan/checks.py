@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from finetune.config.launch import LOCAL
+from finetune.config.launch import LOCAL, LaunchConfig
 from finetune.config.schema import Config
 from finetune.errors import MachineError, MissingExtra, UserError
 from finetune.models import quantization
@@ -38,6 +38,8 @@ def _processes(config: Config) -> str:
         idle = environment.idle_gpus()
         return f"1; {idle} more GPUs stay idle: launch=torchrun uses them" if idle else "1"
     each = environment.ranks_a_node(launch)
+    if launch.is_job:
+        return _of_a_job(launch, each)
     if seen and each > seen:
         raise MachineError(
             f"launch.nproc_per_node={each}, and this machine has {seen} accelerators. Write launch.nproc_per_node=auto"
@@ -46,6 +48,18 @@ def _processes(config: Config) -> str:
     return (
         f"{environment.ranks(launch)} on {on}, on {launch.nodes} machines" if launch.nodes > 1 else f"{each} on {on}"
     )
+
+
+def _of_a_job(launch: LaunchConfig, each: int) -> str:
+    """Processes of a node, against what is asked for it."""
+    if launch.gpus and each > launch.gpus:
+        raise UserError(
+            f"launch.nproc_per_node={each}, and launch.gpus_per_node={launch.gpus_per_node}. Leave nproc_per_node out"
+        )
+    if launch.setup and not Path(launch.setup).expanduser().is_file():
+        raise UserError(f"launch.setup={launch.setup}: there is no such file")
+    on = "GPUs" if launch.gpus else "processors"
+    return f"{launch.nodes} nodes x {each} on {on}, as a job of {launch.method}"
 
 
 def _environment(_: Config) -> str:

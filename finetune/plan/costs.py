@@ -70,7 +70,7 @@ def costs(run: Run) -> Costs:
     Raises:
         UserError: `plan.device` names no known device.
     """
-    device = devices.find(run.config.plan.device) if run.config.plan.device else devices.present()
+    device = _device(run.config)
     setup = setup_of(run, device)
     available = device.memory if device and device.gib else None
     task = asdict(run.config.task)
@@ -93,6 +93,15 @@ def costs(run: Run) -> Costs:
         duration=asdict(time) if time else None,
         shape=shape,
     )
+
+
+def _device(config: Config) -> Device | None:
+    """The one asked for, else the one that is here; of the GPUs of a job nothing is known until they are named."""
+    if config.plan.device:
+        return devices.find(config.plan.device)
+    if not config.launch.is_job:
+        return devices.present()
+    return Device("the GPUs of the job", 0.0, 0.0, 0.0, "") if config.launch.gpus else None
 
 
 def setup_of(run: Run, device: Device | None) -> Setup:

@@ -9,12 +9,15 @@ from typing import Any
 import torch
 
 from finetune.config.launch import LOCAL, RANK, LaunchConfig
-from finetune.errors import MachineError
-from finetune.models.precision import device
+from finetune.errors import MachineError, UserError
+from finetune.estimate import devices
+from finetune.models import precision
+from finetune.models.precision import Multiplier, device
 
 LIBRARIES = ("torch", "transformers", "datasets", "peft", "trl", "accelerate", "hydra-core", "bitsandbytes",
              "sentence-transformers")  # fmt: skip
-OVERRIDING = ("ACCELERATE_", "FSDP_", "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "WANDB_MODE")
+OVERRIDING = ("ACCELERATE_", "FSDP_", "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "WANDB_MODE",
+              "NCCL_", "GLOO_", "SBATCH_")  # fmt: skip
 
 
 def describe(launch: LaunchConfig) -> dict[str, Any]:
@@ -22,7 +25,7 @@ def describe(launch: LaunchConfig) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "versions": versions(),
-        "device": device_name(),
+        "device": trains_on(launch).name if launch.is_job else device_name(),
         "ranks": ranks(launch),
         "launcher": launcher(launch),
         "credentials": credentials(),
@@ -92,13 +95,43 @@ def ranks_a_node(launch: LaunchConfig) -> int:
     """How many processes of one machine train together.
 
     Raises:
+        UserError: there is to be one for each GPU of a job, and none is asked for.
         MachineError: there is to be one for each accelerator, and there is none.
     """
     if launch.nproc_per_node != "auto":
         return launch.nproc_per_node
+    if launch.is_job:
+        return _one_for_each_gpu(launch)
     if not (found := accelerators()):
         raise MachineError(
             "launch.nproc_per_node=auto is one process for each accelerator, and this machine has none. Write a "
             "number: launch.nproc_per_node=2 trains in two processes on the processor"
         )
     return found
+
+
+def _one_for_each_gpu(launch: LaunchConfig) -> int:
+    if not launch.gpus:
+        raise UserError(
+            "launch.nproc_per_node=auto is one process for each GPU of a node, and none is asked for. Write "
+            "launch.gpus_per_node=4, or a number: launch.nproc_per_node=2 trains in two processes on the processor"
+        )
+    return launch.gpus
+
+
+def trains_on(launch: LaunchConfig, named: str | None = None) -> Multiplier:
+    """What computes: this machine's device, or what a job is given.
+
+    Args:
+        named: `plan.device`, which says what the GPUs of a job are.
+    Raises:
+        UserError: no known device is called so.
+    """
+    if not launch.is_job:
+        return precision.here()
+    if not launch.gpus:
+        return Multiplier("cpu", "the processors of the job", False)
+    if named is None:
+        return Multiplier("cuda", "the GPUs of the job", None)
+    found = devices.find(named)
+    return Multiplier(found.kind, found.name, found.bf16)

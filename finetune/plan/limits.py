@@ -127,7 +127,7 @@ def _memory(found: Found) -> str:
     costs = found.costs
     needed = f"{costs.needed / GIB:.1f} GiB needed"
     if costs.available is None:
-        return f"{needed}; no accelerator is present or asked for (plan.device=h200)"
+        return f"{needed}; no accelerator is known (plan.device=h200 names one)"
     has = f"{costs.device} has {costs.available / GIB:.1f}"
     if costs.needed <= costs.available:
         return f"{needed}, {has}"

@@ -11,7 +11,7 @@ from finetune.config.task import Facts
 from finetune.data.prepare import Prepared
 from finetune.errors import FinetuneError, UserError
 from finetune.models import precision
-from finetune.models.precision import Precision
+from finetune.models.precision import Multiplier, Precision
 from finetune.models.source import Source
 from finetune.plan import batches, environment, limits
 from finetune.plan.batches import Batches, Every, Schedule
@@ -61,7 +61,7 @@ def make(config: Config, prepared: Prepared, early: list[Check], notes: Sequence
         PlanError: something cannot work as configured; all that is known of is told.
     """
     closing = Closing()
-    chosen = closing.value("precision", lambda: precision.resolve(config.precision, config.model.dtype))
+    chosen = closing.value("precision", lambda: precision.resolve(config.precision, config.model.dtype, _on(config)))
     sizes = closing.value("batches", lambda: _batches(config, prepared))
     found = closing.value("model", lambda: summary(config, prepared))
     arguments = closing.value("trainer", lambda: _arguments(config, chosen, sizes) if chosen and sizes else {})
@@ -145,13 +145,19 @@ def _arguments(config: Config, chosen: Precision, sizes: Batches) -> dict[str, A
         "run_name": config.trainer.get("run_name", config.name),
         "disable_tqdm": True,
         "remove_unused_columns": False,
-        "use_cpu": precision.device().type == "cpu",
+        "use_cpu": _on(config).kind == "cpu",
         # Some arguments classes begin with true.
         "activation_checkpointing": bool(config.trainer.get("activation_checkpointing")),
     }
     arguments = {**config.trainer, **config.task.trainer_options, **decided}
-    _check_accepted(config.task.arguments_class, arguments)
+    # Those of a job are for a device that need not be here.
+    asked = arguments | {"use_cpu": True, "fp16": False} if config.launch.is_job else arguments
+    _check_accepted(config.task.arguments_class, asked)
     return arguments
+
+
+def _on(config: Config) -> Multiplier:
+    return environment.trains_on(config.launch, config.plan.device)
 
 
 def _check_accepted(class_path: str, arguments: dict[str, Any]) -> None:

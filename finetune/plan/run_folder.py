@@ -19,6 +19,7 @@ answers.jsonl       the trained model's answers, where they are wanted
 verification.json   what a fresh process found when it loaded model/
 published.json      where the model was uploaded to
 status.json         the stage reached, and how it ended
+job.sh, job.json    the script of a job of a cluster, and its number; what it said is in job-NUMBER.log
 ranks/              the beats of the ranks, where there are several, and what all but the first print
 traceback.txt       where the first rank that failed by a fault of the program was
 .lock               held by the process that works on the run
@@ -39,6 +40,10 @@ from typing import Any
 from finetune.errors import Stopped, UserError
 
 log = logging.getLogger("finetune")
+
+SAVED = ("saved", "verified", "published")
+DONE = ("verified", "published")
+"""Stages in which there is a model, and in which it is proved."""
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,18 @@
-"""A request to stop: noted whenever it comes, followed at the end of a step, by all ranks together.
+"""A request to stop: noted whenever it comes. Loads no library: whoever starts ranks listens as well.
 
 SIGTERM and SIGUSR1 are what schedulers send before they take a machine away, SIGINT is Ctrl-C. While steps are taken a
 signal waits for the end of one; elsewhere there is nothing that a checkpoint does not hold, and the process ends at
 once. A second Ctrl-C ends it at once wherever it is.
 """
 
-import logging
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
-
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import SaveStrategy
 
 from finetune.errors import Stopped
-from finetune.training import ranks
-
-log = logging.getLogger(__name__)
 
 ASKING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -73,46 +65,3 @@ def heard() -> Iterator[Request]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class StopAsked(TrainerCallback):
-    """At the end of each step all ranks learn whether any of them was asked; then they save that step, and stop."""
-
-    def __init__(self, trainer: Any, request: Request) -> None:
-        self.trainer, self.request = trainer, request
-        self.is_stopping = False
-
-    def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """From here on a signal waits for the end of a step."""
-        self.request.in_steps = True
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Agree."""
-        if ranks.any_of(self.request.by is not None):
-            log.info(
-                "stopping after step %d%s", state.global_step, f", by {self.request.by}" if self.request.by else ""
-            )
-            self.is_stopping = control.should_save = True
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Leave as soon as the step is saved; what upstream does at the end of an epoch is not for a part of one.
-
-        Raises:
-            Stopped: always, where the ranks have agreed.
-        """
-        if self.is_stopping and not self.trainer.save_is_due:
-            raise self._stopped(state.global_step)
-
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Steps are over; what came after the last of them was agreed on is followed now, if that step is kept.
-
-        Raises:
-            Stopped: a rank was asked meanwhile.
-        """
-        self.request.in_steps = False
-        if args.save_strategy != SaveStrategy.NO and ranks.any_of(self.request.by is not None):
-            raise self._stopped(state.global_step)
-
-    def _stopped(self, step: int) -> Stopped:
-        self.request.is_leaving = True
-        return Stopped(f"stopped by {self.request.by or 'another rank'} after step {step}, which is saved")

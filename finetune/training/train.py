@@ -24,7 +24,8 @@ from finetune.training.callbacks import Heartbeat, MetricsFile, MovingRanks, Pac
 from finetune.training.collate import packed
 from finetune.training.resuming import Resuming
 from finetune.training.saving import Lineage
-from finetune.training.signals import Request, StopAsked
+from finetune.training.signals import Request
+from finetune.training.stopping import StopAsked
 from finetune.training.tracking import tracked
 from finetune.training.trainer import Parts, add_callbacks, assemble
 from finetune.training.trials import Trials

@@ -29,6 +29,12 @@ IDLE = {
     "model.fallback_for": ("model.fallback_for=a", "", "there is no model.fallback_path"),
     "model.sha256": ("model.sha256=ab", "model.from_config=true", "reads no weights"),
     "launch.nproc_per_node": ("launch.nproc_per_node=2", "", "is this one process; write launch=torchrun"),
+    "launch.partition": (
+        "launch.partition=gpu",
+        "launch=torchrun",
+        "launch=torchrun queues no job; write launch=slurm",
+    ),
+    "launch.container_mounts": ("launch.container_mounts=[/a:/a]", "launch=slurm", "no launch.container_image"),
     "evaluation.early_stopping_threshold": ("evaluation.early_stopping_threshold=0.1", "", "does not stop early"),
     "evaluation.generation.max_new_tokens": ("evaluation.generation.max_new_tokens=9", "", "nothing is generated"),
     "trainer.per_device_eval_batch_size": (
@@ -176,3 +182,9 @@ def test_every_conflict_has_an_example():
 def test_the_best_model_must_be_saved_where_it_is_scored(told):
     wanted = "trainer.load_best_model_at_end=true", "trainer.eval_strategy=steps", "trainer.eval_steps=5"
     assert "where each scored one is saved" in told(*wanted)
+
+
+def test_an_option_of_sbatch_that_another_key_sets_is_refused(told):
+    message = told("launch=slurm", "launch.sbatch={time: 5, hint: nomultithread}")
+    assert "launch.sbatch.time (command line): the script sets --time by launch.time." in message
+    assert "hint" not in message

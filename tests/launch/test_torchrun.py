@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -90,6 +91,21 @@ def test_ranks_started_by_the_user_are_the_same_run(program, one, tmp_path):
     output, errors = run.communicate(timeout=240)
     assert run.returncode == 0, errors
     assert output.count("run folder:") == 1
+    alone, together = weights(one), weights(tmp_path / "run")
+    assert all((alone[name] - together[name]).abs().max() < 1e-6 for name in alone)
+
+
+def test_ranks_of_two_machines_that_the_user_started_are_the_same_run(one, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        endpoint = f"localhost:{free.getsockname()[1]}"
+    meeting = ("--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint={endpoint}")
+    program = ("-m", "torch.distributed.run", *meeting, "--rdzv-id=7", "--local-addr=localhost", "-m", "finetune")
+    machines = [train(tmp_path / "run", program=program) for _ in range(2)]
+    said = [machine.communicate(timeout=300) for machine in machines]
+    assert [machine.returncode for machine in machines] == [0, 0], said
+    assert sum(output.count("run folder:") for output, _ in said) == 1
+    launch = json.loads((tmp_path / "run" / "plan.json").read_text())["config"]["launch"]
+    assert (launch["nodes"], launch["nproc_per_node"]) == (2, 1)
     alone, together = weights(one), weights(tmp_path / "run")
     assert all((alone[name] - together[name]).abs().max() < 1e-6 for name in alone)
 

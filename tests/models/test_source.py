@@ -6,12 +6,13 @@ import logging
 import socket
 
 import pytest
-from hub_server import serve
+from hub_server import WRITE_TOKEN, serve
+from huggingface_hub import HfApi
 from tiny_runs import bert, classify, finetune
 
 from finetune.config.schema import ModelConfig
 from finetune.errors import MachineError, UserError
-from finetune.models.source import Source, hub_id, resolve
+from finetune.models.source import Source, fetch, hub_id, resolve
 
 
 @pytest.fixture
@@ -123,6 +124,28 @@ def test_a_repository_the_hub_has_not_is_said_to_be_absent(online):
         online(hub.url)
         with pytest.raises(UserError, match="the Hub has no such repository"):
             found("me/model")
+
+
+def test_the_weights_are_fetched_for_processes_that_may_not_ask_and_no_others(online, tmp_path, monkeypatch):
+    files = ("config.json", "model.safetensors", "pytorch_model.bin", "model.onnx")
+    for name in files:
+        (tmp_path / name).write_text("{}")
+    with serve() as hub:
+        online(hub.url)
+        template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        api = HfApi(endpoint=hub.url, token=WRITE_TOKEN)
+        api.create_repo("alice/model")
+        api.upload_folder(repo_id="alice/model", folder_path=tmp_path)
+        fetch(found("alice/model"))
+    kept = {file.name for file in (tmp_path / "cache").glob("*/snapshots/*/*")}
+    assert kept & set(files) == {"config.json", "model.safetensors"}
+
+
+def test_weights_that_cannot_be_fetched_are_one_clear_message():
+    with pytest.raises(MachineError, match=r"me/absent-model cannot be fetched for the nodes \(HF_HUB_OFFLINE"):
+        fetch(Source("me/absent-model", "a" * 40))
 
 
 @pytest.mark.parametrize(

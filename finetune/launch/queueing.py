@@ -1,0 +1,50 @@
+"""From a frozen plan to the queue of a cluster: the weights fetched, the script written, the job submitted.
+
+The last that is done on the front end. Knows plans and scripts; nothing of what becomes of the job.
+"""
+
+import logging
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+from finetune.launch import sbatch, slurm
+from finetune.launch.jobs import JOB
+from finetune.models import source
+from finetune.plan.plan import Plan
+from finetune.plan.run_folder import RunFolder
+from finetune.training.signals import Request
+
+log = logging.getLogger(__name__)
+
+
+def queue(folder: RunFolder, plan: Plan, _: Request) -> None:
+    """Write the script of a run and queue it; returns at once.
+
+    Raises:
+        UserError: SLURM refuses what is asked for.
+        MachineError: SLURM does not answer.
+    """
+    path = folder.path.absolute()
+    if not plan.config.model.from_config:
+        source.fetch(plan.source)
+    folder.write_text(slurm.SCRIPT, sbatch.of_plan(plan, path))
+    number = slurm.submit(path)
+    folder.write(JOB, {"number": number, "submitted": datetime.now().isoformat(timespec="seconds")})
+    log.info("job %s is queued: %s", number, folder / slurm.SCRIPT)
+    if plan.config.publish.to != "none" and not plan.config.launch.follow:
+        log.info("nodes do not ask the Hub; once it is verified, publish it with: finetune publish %s", folder.path)
+
+
+def rehearsed(plan: Plan) -> tuple[str, str]:
+    """The script that would be queued, and what SLURM says of it.
+
+    Raises:
+        UserError: SLURM refuses what is asked for.
+    """
+    config = plan.config
+    folder = Path(config.run_folder or Path(config.output_dir) / config.name / "TIME").expanduser().absolute()
+    text = sbatch.of_plan(plan, folder)
+    if not shutil.which("sbatch"):
+        return text, "not validated: there is no sbatch on this machine"
+    return text, slurm.check(text)

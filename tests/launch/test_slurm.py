@@ -1,0 +1,165 @@
+"""Runs as jobs of a real SLURM with two nodes on this host: what was queued is what runs, and its end is told."""
+
+import json
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import tiny_runs
+from safetensors.torch import load_file
+
+from finetune import run
+from finetune.errors import MachineError, UserError
+from finetune.launch import following, job, jobs
+from finetune.launch import slurm as queue
+from finetune.launch.job import Node
+from finetune.plan.run_folder import RunFolder
+
+STEPS = 150
+SMALL = (
+    "evaluation.baseline=false", f"trainer.max_steps={STEPS}", "trainer.save_strategy=steps",
+    "trainer.save_steps=1000", "trainer.per_device_train_batch_size=4", "global_batch_size=8",
+    "checkpoint.rehearse=false", "trainer.learning_rate=1e-4", "trainer.optim=sgd",
+)  # fmt: skip
+ONE_NODE = ("launch=slurm", "launch.nproc_per_node=1", "global_batch_size=4")
+TWO_NODES = ("launch=slurm", "launch.nodes=2", "launch.nproc_per_node=1")
+HELD = "launch.sbatch={hold: true}"
+SECONDS = 240
+
+
+def queued(folder: Path, *more: str) -> RunFolder:
+    """Composed, prepared, planned and queued in this process; the nodes find the rows in the same store."""
+    with tiny_runs.own_caches():
+        return run.run(tiny_runs.config([*tiny_runs.classify(*SMALL, *more), f"run_folder={folder}"]))
+
+
+def control(*words: str) -> None:
+    subprocess.run(["scontrol", *words], check=True, capture_output=True)
+
+
+def followed(folder: RunFolder) -> str:
+    """What the job said until it ended well."""
+    said: list[str] = []
+    following.follow(folder, said.append, seconds=0.2)
+    return "".join(said)
+
+
+def waited(folder: RunFolder, is_so) -> None:
+    """Wait until something holds of a job."""
+    for _ in range(10 * SECONDS):
+        if is_so():
+            return
+        time.sleep(0.1)
+    raise AssertionError((folder.path / f"job-{jobs.of(folder).number}.log").read_text())
+
+
+def weights(folder: RunFolder) -> dict:
+    return load_file(folder / "model" / "model.safetensors")
+
+
+def steps(folder: RunFolder) -> list[int]:
+    file = folder / "metrics.jsonl"
+    return [json.loads(line)["step"] for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+@pytest.fixture(scope="module")
+def two(slurm, tmp_path_factory) -> RunFolder:
+    """A job of two nodes, whose recipe was changed while it waited."""
+    folder, recipe = tmp_path_factory.mktemp("two runs") / "run", tmp_path_factory.mktemp("recipe") / "mine.yaml"
+    recipe.write_text("# @package _global_\nseeds: {data: 7}\n")
+    found = queued(folder, f"recipe={recipe}", *TWO_NODES, HELD)
+    recipe.write_text("# @package _global_\nseeds: {data: 8}\n")
+    control("release", jobs.of(found).number)
+    followed(found)
+    return found
+
+
+def test_two_nodes_train_what_was_queued_and_what_one_process_would(two, tmp_path):
+    assert two.stage == "verified"
+    assert jobs.of(two).state == "COMPLETED"
+    assert json.loads((two / "plan.json").read_text())["config"]["seeds"]["data"] == 7
+    one = tiny_runs.classify(*SMALL, "seeds.data=7", f"run_folder={tmp_path / 'one'}")
+    alone = weights(tiny_runs.worked(one, tmp_path))
+    assert all((alone[name] - value).abs().max() < 1e-6 for name, value in weights(two).items())
+
+
+def test_a_job_that_is_asked_to_stop_is_queued_again_and_ends_with_the_same_weights(two, tmp_path):
+    folder = queued(tmp_path / "run", "seeds.data=7", *TWO_NODES)
+    number = jobs.of(folder).number
+    waited(folder, lambda: steps(folder))
+    subprocess.run(["scancel", "--signal=USR1", number], check=True)
+    waited(folder, lambda: queue.state(number) == "PENDING")
+    assert 0 < max(steps(folder)) < STEPS
+    with pytest.raises(UserError, match=rf"is job {number}, which is PENDING"):
+        queued(tmp_path / "run", "seeds.data=7", *TWO_NODES)
+    control("update", f"JobId={number}", "StartTime=now")
+    said = followed(folder)
+    assert f"job {number}, start 2: 2 ranks on 2 nodes" in said
+    assert "going on from" in said
+    assert all(value.equal(weights(two)[name]) for name, value in weights(folder).items())
+
+
+def test_a_job_that_fails_is_failed_in_the_queue_and_tells_its_error_as_if_it_were_here(slurm, tmp_path):
+    folder = queued(tmp_path / "run", "trainer.learning_rate=1e30", *ONE_NODE)
+    with pytest.raises(UserError, match="loss is nan"):
+        followed(folder)
+    assert jobs.of(folder).state == "FAILED"
+    assert queue.code(jobs.of(folder).number) == 2
+    (line,) = jobs.lines(jobs.listed(tmp_path))
+    assert "FAILED" in line
+    assert "loss is nan" in line
+
+
+def test_a_cancelled_job_is_noticed_within_ten_seconds(slurm, tmp_path):
+    folder = queued(tmp_path / "run", HELD, *TWO_NODES)
+    assert "is cancelled" in jobs.cancelled(str(folder.path))
+    begun = time.monotonic()
+    with pytest.raises(MachineError, match=r"is CANCELLED.*finetune resume"):
+        following.follow(folder, lambda _: None)
+    assert time.monotonic() - begun < 10
+    with pytest.raises(UserError, match="nothing to cancel"):
+        jobs.cancelled(str(folder.path))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [("launch.partition=nope", "invalid partition"), ("launch.nodes=9", "node configuration is not available")],
+)
+def test_what_the_cluster_refuses_is_told_before_anything_is_prepared(asked, said, slurm, tmp_path):
+    with pytest.raises(UserError, match=said):
+        queued(tmp_path / "run", *ONE_NODE, asked)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_port_in_use_is_one_message_and_no_one_is_left(slurm, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        folder = queued(tmp_path / "run", *ONE_NODE, f"launch.rdzv_port={taken.getsockname()[1]}")
+        with pytest.raises(MachineError, match=r"cannot listen at .*launch.rdzv_port"):
+            followed(folder)
+    assert not [process for process in commands() if str(folder.path) in process]
+
+
+def commands() -> list[str]:
+    """The command lines of all processes."""
+    files = Path("/proc").glob("[0-9]*/cmdline")
+    return [read.decode().replace("\0", " ") for file in files if (read := content(file))]
+
+
+def content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_head_node_that_cannot_be_reached_is_told_by_the_one_that_waits(tmp_path):
+    arguments = tiny_runs.classify(*SMALL, *TWO_NODES, "launch.rdzv_timeout=2", f"run_folder={tmp_path / 'run'}")
+    with tiny_runs.own_caches():
+        made, prepared = run.planned(tiny_runs.config(arguments))
+    folder = run.frozen_folder(made, prepared)
+    lost = Node(number=1, nodes=2, name="localhost", head="127.0.0.1", job=str(os.getpid()), start=0)
+    with pytest.raises(MachineError, match=r"did not meet the others at 127.0.0.1:\d+ within 2 s"):
+        job.work(folder, lost)
