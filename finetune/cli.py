@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from finetune import verbs
+from finetune import training_verbs, verbs
 from finetune.config.written import printable
 from finetune.errors import DONE, OUR_FAULT, USER, FinetuneError, Stopped
 
@@ -120,16 +120,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_training(added: "argparse._SubParsersAction[_Parser]") -> None:
     """The verbs that train, and those that look after what trains elsewhere."""
-    train = _config_verb(added, "train", "train, evaluate and verify a model", verbs.train)
+    train = _config_verb(added, "train", "train, evaluate and verify a model", training_verbs.train)
     train.add_argument("-m", "--multirun", action="store_true", help="every point of a grid: key=a,b group=c,d")
     _of_a_job(train)
     train.add_argument("--dry-run", action="store_true", help="with launch=slurm: print the script and queue nothing")
-    resume = _run_verb(added, "resume", "go on with a run that was stopped", verbs.resume)
+    resume = _run_verb(added, "resume", "go on with a run that was stopped", training_verbs.resume)
     resume.add_argument("overrides", nargs="*", metavar="key=value", help="what is to be different from now on")
     resume.add_argument("--back-to", type=int, metavar="STEP", help="an earlier checkpoint; later ones are set aside")
     _of_a_job(resume)
-    _config_verb(added, "sweep", "train many points of a recipe, or go on: sweep resume FOLDER", verbs.sweep)
-    jobs = _verb(added, "jobs", "list, cancel and follow runs that are jobs of a cluster", verbs.jobs)
+    _config_verb(added, "sweep", "train many points of a recipe, or go on: sweep resume FOLDER", training_verbs.sweep)
+    jobs = _verb(added, "jobs", "list, cancel and follow runs that are jobs of a cluster", training_verbs.jobs)
     jobs.add_argument("action", nargs="?", choices=["list", "cancel", "follow"], default="list")
     jobs.add_argument(
         "name", nargs="?", help="the folder that holds the runs (default runs), a run, or a job's number"

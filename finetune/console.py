@@ -95,13 +95,7 @@ def conclude(folder: RunFolder) -> None:
     findings = folder.read("verification.json")
     console.print(f"\nverified in a fresh process: {', '.join(finding['name'] for finding in findings)}")
     console.print(f"run folder: {folder.path}", markup=False)
-    console.print("\nnext:")
-    for command in (
-        f'predict {folder.path} "…"',
-        f"evaluate {folder.path}",
-        f"publish {folder.path} --repo-id me/name",
-    ):
-        console.print(f"  finetune {command}", markup=False, highlight=False)
+    _next(f'predict {folder.path} "…"', f"evaluate {folder.path}", f"publish {folder.path} --repo-id me/name")
 
 
 def say(text: str) -> None:
@@ -113,9 +107,13 @@ def show_queued(folder: RunFolder) -> None:
     """A run that is left to a job: where it lies, what to do next."""
     job = folder.read("job.json")["number"]
     console.print(f"run folder: {folder.path}", markup=False)
-    console.print("\nnext:")
-    for command in (f"jobs follow {folder.path}", f"jobs cancel {job}", f"publish {folder.path} --repo-id me/name"):
-        console.print(f"  finetune {command}", markup=False, highlight=False)
+    _next(f"jobs follow {folder.path}", f"jobs cancel {job}", f"publish {folder.path} --repo-id me/name")
+
+
+def _next(*commands: str) -> None:
+    console.print(
+        "\nnext:", *(f"  finetune {command}" for command in commands), sep="\n", markup=False, highlight=False
+    )
 
 
 def _better(score: float, baseline: float, greater: bool) -> bool:
@@ -129,8 +127,7 @@ def show_sweep(sweep: Sweep) -> None:
 
     with table.shown(console) as watch:
         work = run(sweep, watch)
-    for line in summary.lines(work):
-        console.print(line, markup=False, highlight=False)
+    say("\n".join([*summary.lines(work), ""]))
 
 
 def show_rehearsal(stages: Iterable[Replaced | Stage]) -> None:
