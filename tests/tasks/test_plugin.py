@@ -58,7 +58,7 @@ def rows(tmp_path_factory):
 def ratings(count, stars=STARS):
     picked = [list(stars)[at % len(stars)] for at in range(count)]
     made = [
-        {"text": f"the {word} {'the ' * (at % 3)}".strip(), "stars": stars[word]} for at, word in enumerate(picked)
+        {"text": f"the {word} {'the ' * (at % 4)}".strip(), "stars": stars[word]} for at, word in enumerate(picked)
     ]
     return "".join(json.dumps(row) + "\n" for row in made)
 
