@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,10 @@ COUNTED_FROM_PAD = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mp
 # Tokenizers without a limit of their own report a huge number.
 UNLIMITED = 1_000_000
 log = logging.getLogger(__name__)
+
+# The threads of the tokenizers library do not survive a fork, and a child that used them would wait for ever; the
+# library sees to it itself only where the variable is not set.
+os.register_at_fork(after_in_child=lambda: os.environ.update(TOKENIZERS_PARALLELISM="false"))
 
 
 def load(
