@@ -13,10 +13,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from finetune.data.templates import added_tokens
 from finetune.models import fast_tokens
+from finetune.models.fast_tokens import Ids
 
 NEAR = 256
 """Characters before a place in which its added token is sought first, and the longest text that is remembered."""
@@ -27,7 +29,7 @@ class Tokenized:
     """A text and its ids, with what was found on the way to a proof."""
 
     text: str
-    ids: list[int]
+    ids: Ids
     found: dict[str, list[int]] = field(default_factory=dict, repr=False)
     """Where among the ids an added token is; empty where its text occurs more or less often."""
     anchors: dict[int, tuple[int, str]] = field(default_factory=dict, repr=False)
@@ -48,9 +50,9 @@ class Cuts:
         self.ids = {text: number for number, text in added_tokens(tokenizer).items() if number not in single}
         longest_first = sorted(self.ids, key=len, reverse=True)
         self.pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        self.known: dict[str, list[int]] = {}
+        self.known: dict[str, Ids] = {}
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Ids of rendered texts, which hold their own special tokens: adding them again would double the first one."""
         return self.ids_of(texts) if texts else []
 
@@ -93,7 +95,7 @@ class Cuts:
         places = row.found[token]
         return places[row.text.count(token, 0, start)] if places else None
 
-    def _of(self, window: str) -> list[int]:
+    def _of(self, window: str) -> Ids:
         if window not in self.known:
             self._remember([window])
         return self.known[window]
@@ -102,13 +104,7 @@ class Cuts:
         self.known.update(zip(windows, self.encode(windows), strict=True))
 
 
-def _places(ids: list[int], number: int) -> list[int]:
-    """Every index of a number; by `index`, which is four times as quick as looking at each."""
-    found: list[int] = []
-    at = -1
-    while True:
-        try:
-            at = ids.index(number, at + 1)
-        except ValueError:
-            return found
-        found.append(at)
+def _places(ids: Ids, number: int) -> list[int]:
+    """Every index of a number."""
+    found: list[int] = np.flatnonzero(np.asarray(ids) == number).tolist()
+    return found

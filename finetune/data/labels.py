@@ -5,6 +5,7 @@ and the text up to its end, each tokenized alone, give the first tokens of the w
 Padding plays no part: it is masked by position, in the collator.
 """
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from finetune.data.shapes import Shapes
 from finetune.data.templates import added_tokens, begins_twice, has_markers, terminators
 from finetune.data.turns import Find, Turn, by_boundaries, by_markers, by_prefixes
 from finetune.errors import UserError
+from finetune.models.fast_tokens import IDS, Ids
 
 Mask = Literal["assistant", "last_turn", "completion", "all", "per_turn"]
 Eos = Literal["every_turn", "last", "none"]
@@ -31,8 +33,8 @@ Stopped = tuple[Turn, int]
 class Labelled:
     """One row: its token ids, and labels of the same length, -100 where nothing is trained."""
 
-    input_ids: list[int]
-    labels: list[int]
+    input_ids: Ids
+    labels: Ids
     lost: tuple[str, ...] = ()
     """What of the conversation the template left out, in words."""
 
@@ -109,7 +111,7 @@ def label_text(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list
         raise UserError("the tokenizer has no end-of-sequence token, so the model could not learn to stop")
     rows = [_begun_once(ids, tokenizer.bos_token_id) for ids in tokenizer(list(texts))["input_ids"]]
     ended = [ids if ids and ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id] for ids in rows]
-    return [Labelled(ids, list(ids)) for ids in ended]
+    return [Labelled(array(IDS, ids), array(IDS, ids)) for ids in ended]
 
 
 def _begun_once(ids: list[int], bos: int | None) -> list[int]:
@@ -169,17 +171,17 @@ class Labeler:
                 return last
         return 0
 
-    def _labels(self, conversation: Conversation, row: Tokenized, turns: Sequence[Stopped]) -> list[int]:
+    def _labels(self, conversation: Conversation, row: Tokenized, turns: Sequence[Stopped]) -> Ids:
         if begins_twice(row.ids, self.tokenizer.bos_token_id):
             raise UserError(f"the rendered conversation begins with {self.tokenizer.bos_token} twice")
         if self.policy.whole:
-            return list(row.ids)
-        labels = [IGNORED] * len(row.ids)
+            return row.ids[:]
+        labels = ignored(len(row.ids))
         for number, (turn, stop) in enumerate(turns, 1):
             for start, end in self._spans(row, turn, stop, is_last=number == len(turns)):
                 labels[start:end] = row.ids[start:end]
             for start, end in self._left_out(conversation, row, turn):
-                labels[start:end] = [IGNORED] * (end - start)
+                labels[start:end] = ignored(end - start)
         return labels
 
     def _spans(self, row: Tokenized, turn: Turn, stop: int, is_last: bool) -> list[tuple[int, int]]:
@@ -219,6 +221,11 @@ class Labeler:
             if (proved := self.cuts.at(row, at)) is not None:
                 return proved
         raise RowError("what is not to be trained of a turn shares a token with the text around the turn")
+
+
+def ignored(count: int) -> Ids:
+    """The labels of tokens that are not trained."""
+    return array(IDS, [IGNORED]) * count
 
 
 def _behind(text: str, stop: str, span: tuple[int, int]) -> int:

@@ -1,5 +1,6 @@
 """Encoded rows in memory, as flat arrays of numbers. Knows no file, no lengths and no mixture."""
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -58,7 +59,7 @@ def part_of(
 
 def _add(part: Part, name: str, values: list[Any], follows: bool) -> None:
     """A column as numbers: of the tokens where it follows them, else of the rows."""
-    if isinstance(values[0], np.ndarray):
+    if isinstance(values[0], np.ndarray | array):
         _add_arrays(part, name, values)
         return
     if not isinstance(values[0], list | tuple):
@@ -79,10 +80,12 @@ def _add(part: Part, name: str, values: list[Any], follows: bool) -> None:
         raise ValueError(f"{name} has not one value for each token")
 
 
-def _add_arrays(part: Part, name: str, values: list[Array]) -> None:
-    """A main column that comes as arrays keeps their kind of number."""
+def _add_arrays(part: Part, name: str, values: list[Any]) -> None:
+    """A column of the tokens that comes as arrays keeps their kind of number."""
     part.values[name] = np.concatenate(values)
-    part.columns[name] = Column("token", str(values[0].dtype))
+    part.columns[name] = Column("token", str(part.values[name].dtype))
+    if list(map(len, values)) != part.lengths[part.main].tolist():
+        raise ValueError(f"{name} has not one value for each token")
 
 
 def _mask(part: Part) -> None:

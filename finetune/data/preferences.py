@@ -19,7 +19,7 @@ from finetune.config.task import IGNORED, NOTES, RowError
 from finetune.data import conversations
 from finetune.data.columns import detect
 from finetune.data.conversations import Conversation, Message
-from finetune.data.labels import Labeler, Labelled, Policy, label_text
+from finetune.data.labels import Labeler, Labelled, Policy, ignored, label_text
 from finetune.errors import UserError
 
 PAIR, IMPLICIT, TEXT, SINGLE = "pair", "pair with the prompt in it", "text", "single"
@@ -149,7 +149,7 @@ def _prompted(answers: tuple[Labelled, ...], bos: int | None, is_text: bool) -> 
         length = sum(1 for _ in takewhile(lambda both: both[0] == both[1], zip(*ids)))
         if not [token for token in ids[0][:length] if token != bos] or length == min(map(len, ids)):
             raise RowError(NO_PROMPT if length < min(map(len, ids)) else SAME)
-        return tuple(Labelled(each, [IGNORED] * length + each[length:]) for each in ids)
+        return tuple(Labelled(each, ignored(length) + each[length:]) for each in ids)
     if not all(any(label != IGNORED for label in answer.labels) for answer in answers):
         raise RowError("an answer has no token of its own once it is rendered")
     if len({tuple(answer.input_ids[: _begin(answer)]) for answer in answers}) > 1:
@@ -235,7 +235,7 @@ def scored_ids(item: Any, tokenizer: PreTrainedTokenizerBase, options: dict[str,
         ids = Labeler(tokenizer, Policy(whole=True))([_conversation(item, options.get("columns", {}))])[0].input_ids
     if len(ids) > options.get("max_length", len(ids)):
         raise RowError(f"{len(ids)} tokens, more than the {options['max_length']} that rows were trained with")
-    return ids
+    return list(ids)
 
 
 def _conversation(item: Any, columns: dict[str, str]) -> Conversation:

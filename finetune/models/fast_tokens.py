@@ -6,15 +6,19 @@ Knows texts and ids, and nothing of what they are for.
 import itertools
 import logging
 import os
+from array import array
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from finetune.errors import UserError
 
-Encode = Callable[[Sequence[str]], list[list[int]]]
+IDS = "i"
+Ids: TypeAlias = "array[int]"
+"""The ids of a text, four bytes each: a list has eight, and a number behind each."""
+Encode = Callable[[Sequence[str]], list[Ids]]
 HELD, SAMPLED = 256, 4
 """Texts that are compared before the encoder is trusted, and of every later batch."""
 log = logging.getLogger(__name__)
@@ -24,7 +28,7 @@ def encode(tokenizer: PreTrainedTokenizerBase) -> Encode:
     """From rendered texts, which hold their own special tokens, to ids: the fastest way that gives the same ids."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        return lambda texts: list(tokenizer(list(texts), add_special_tokens=False)["input_ids"])
+        return lambda texts: [array(IDS, ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
     backend.no_truncation()
     backend.no_padding()
     fast = _installed(backend)
@@ -33,7 +37,9 @@ def encode(tokenizer: PreTrainedTokenizerBase) -> Encode:
 
 def own(backend: Any) -> Encode:
     """The tokenizer's own; without offsets, which nothing here needs: a quarter less time than the usual call."""
-    return lambda texts: [each.ids for each in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+    return lambda texts: [
+        array(IDS, each.ids) for each in backend.encode_batch_fast(list(texts), add_special_tokens=False)
+    ]
 
 
 class Held:
@@ -51,7 +57,7 @@ class Held:
         Held.used_by = Held.used_by or os.getpid()
         return Held.used_by == os.getpid()
 
-    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+    def __call__(self, texts: Sequence[str]) -> list[Ids]:
         """Ids of texts.
 
         Raises:
@@ -84,9 +90,9 @@ def _installed(backend: Any) -> Encode | None:
     except (ImportError, ValueError, RuntimeError):
         return None
 
-    def encode(texts: Sequence[str]) -> list[list[int]]:
+    def encode(texts: Sequence[str]) -> list[Ids]:
         flat, offsets = fast.encode_batch_flat(list(texts), add_special_tokens=False)
-        ids, ends = np.frombuffer(flat, np.uint32).tolist(), np.frombuffer(offsets, np.uint64).tolist()
+        ids, ends = array(IDS, flat), np.frombuffer(offsets, np.uint64).tolist()
         return [ids[begin:end] for begin, end in itertools.pairwise(ends)]
 
     return encode
