@@ -49,7 +49,7 @@ def config(model: ModelConfig, source: Source, task: Task, facts: Facts) -> Pret
 
 
 def brought(model: ModelConfig, source: Source) -> Brought:
-    """What the model has of its own that rows must agree with: named labels, tokens that generation stops at.
+    """What the model has of its own that rows must agree with: named labels, where generation stops, its config.
 
     Raises:
         UserError: there is no config at the source, or an override it does not have.
@@ -62,7 +62,8 @@ def brought(model: ModelConfig, source: Source) -> Brought:
     except (OSError, ValueError):  # a model that generates nothing has none
         stops = getattr(own.get_text_config(), "eos_token_id", None)
     labels = () if model.ignore_mismatched_sizes else _labels(own)
-    return Brought(labels, tuple(stops if isinstance(stops, list) else [] if stops is None else [stops]))
+    stopping = tuple(stops if isinstance(stops, list) else [] if stops is None else [stops])
+    return Brought(labels, stopping, own.to_dict())
 
 
 def _labels(config: PretrainedConfig) -> tuple[str, ...]:

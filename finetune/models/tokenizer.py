@@ -41,6 +41,8 @@ def load(
         )
     except (OSError, ValueError) as error:
         raise UserError(f"{name} {path} cannot be loaded: {_first_line(error)}") from None
+    except TypeError:  # AutoProcessor, of a part without a file
+        raise UserError(f"{name} {path} cannot be loaded: it lacks a part, such as a tokenizer") from None
     except ImportError as error:
         if "sentencepiece" in str(error).lower():
             raise MissingExtra("sentencepiece", "text") from None
