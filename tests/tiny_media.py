@@ -145,9 +145,7 @@ def speech(word: str, number: int, rate: int = RATE) -> np.ndarray:
     """A tone a letter, with a little silence between them."""
     tones = {name[0]: hertz for name, hertz in TONES.items()}
     pause = np.zeros(int(0.03 * rate), np.float32)
-    return np.concatenate(
-        [part for letter in word for part in (sound(tones[letter], number, 0.12, rate), pause)]
-    )
+    return np.concatenate([part for letter in word for part in (sound(tones[letter], number, 0.12, rate), pause)])
 
 
 @cache
