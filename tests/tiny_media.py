@@ -166,5 +166,5 @@ def transcribe(*more: str, path: Path | None = None) -> list[str]:
     """A recipe on the command line: the letters of tones."""
     trainer = ("per_device_train_batch_size=4", "learning_rate=2e-3", "max_steps=160", "save_strategy=no")
     return ["task=speech_recognition", f"model.path={ctc()}", f"dataset.path={path or transcribed()}",
-            "task.freeze_feature_encoder=false", "precision=fp32", f"output_dir={root() / 'runs'}", *(f"trainer.{each}" for each in trainer),
-            *more]  # fmt: skip
+            "task.freeze_feature_encoder=false", "precision=fp32", f"output_dir={root() / 'runs'}",
+            *(f"trainer.{each}" for each in trainer), *more]  # fmt: skip

@@ -5,14 +5,14 @@ Knows texts, tokenizers of letters and the convolutions of a config. Knows no so
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from finetune.config.task import RowError
 
-CASES = {"upper": str.upper, "lower": str.lower, "keep": str}
+CASES: Mapping[str, Callable[[str], str]] = {"upper": str.upper, "lower": str.lower, "keep": str}
 NAMED = 5
 """Characters of a text that are counted by their names; of a language that the vocabulary lacks, all are foreign."""
 Convolutions = Sequence[tuple[int, int]]

@@ -45,7 +45,7 @@ class Speech(Task):
     case: Literal["auto", "keep", "upper", "lower"] = "auto"
     """Of the transcripts, learned and scored. auto: that of the vocabulary, where its letters have one alone."""
     overlong: Literal["drop", "error"] = "drop"
-    """What becomes of a sound of more than `max_duration_in_seconds`: cut, it would not say what its transcript says."""
+    """What becomes of a sound of more than `max_duration_in_seconds`: a cut one would not say its transcript."""
 
     def describe(self, train: Dataset, columns: dict[str, str]) -> Facts:
         """The columns."""

@@ -3,6 +3,7 @@
 import json
 import shutil
 from functools import cache, partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -189,8 +190,7 @@ def test_sounds_that_rows_hold_as_bytes_are_kept_by_what_they_are():
     with own_caches():
         names = {media.named(cell, "sound") for cell in (content, {"bytes": content, "path": "x"})}
         (name,) = names
-        with open(name, "rb") as file:
-            assert file.read() == content
+        assert Path(name).read_bytes() == content
 
 
 # How a transcript is written
