@@ -45,9 +45,10 @@ def work(folder: RunFolder, request: Request | None = None) -> None:
     if not ranks.is_first():
         return
     folder.reached("evaluating")
+    # Before anything is written by it: whatever happens there, the trained model is kept.
+    _save_whole(trained, folder)
     answered, of_answers = _answers(trained, plan, folder)
     scores = {**trained.scores, **of_answers}
-    _save_whole(trained, folder)
     verify.record(trained, plan, folder)
     folder.write(
         "evaluation.json",

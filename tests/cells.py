@@ -44,6 +44,7 @@ KILLED: dict[str, Sequence[str]] = {
     "packed": tiny_runs.chat(*SMALL, *PACKED, "trainer.save_steps=2"),
     "chat full": tiny_runs.chat(*SMALL, "trainer.save_steps=2", "model.config={attention_dropout: 0.1}"),
     "preference": tiny_runs.prefer("preference", *SMALL, *LORA, KEPT_DROPOUT, "trainer.save_steps=2"),
+    "translation": tiny_runs.translate(*SMALL, *LORA, "model.config={dropout: 0.1}", "trainer.save_steps=2"),
     "kto full": tiny_runs.prefer("kto", *SMALL, "trainer.save_steps=2"),
 }
 TWO = tiny_runs.classify(
@@ -68,6 +69,8 @@ MATRIX: dict[str, tuple[Sequence[str], int]] = {
         "precomputed": tiny_runs.prefer("preference", *SMALL, "trainer.precompute_ref_log_probs=true"),
         "orpo": tiny_runs.prefer("orpo", *SMALL),
         "kto": tiny_runs.prefer("kto", *SMALL, "trainer.train_sampling_strategy=random"),
+        "translation": tiny_runs.translate(*SMALL, "model.config={dropout: 0.1}"),
+        "translation lora": tiny_runs.translate(*SMALL, *LORA),
         "reward": tiny_runs.prefer("reward", *SMALL, *LORA, KEPT_DROPOUT),
     }.items()
     for name, more, step in (

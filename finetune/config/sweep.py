@@ -31,7 +31,7 @@ class SweepConfig:
     seeds_per_trial: Positive = 1
     """Runs of a point on the same rows, by other `seeds`; its value is their mean. The first decides on pruning."""
     n_jobs: Positive | Literal["auto"] = "auto"
-    """Trials at a time; auto is as many as there are devices for, and one on a processor."""
+    """Trials at a time; auto is as many as there are devices for, one on a processor, and 8 as jobs of a cluster."""
     devices_per_trial: Count | Literal["auto"] = "auto"
     """Accelerators a trial has to itself; auto is one for each of its processes. With 0, trials share them."""
     max_failures: Count = 3

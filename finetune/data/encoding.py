@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def encode(rows: Dataset, encoder: Encoder, folder: Path, processes: int | None 
     account = Account(read=0)
     size = min(PART, 8 * (encoder.at_once or PART))
     parts = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
-    with Writer(folder) as writer, _mapping(processes or _processes(len(parts))) as mapped:
+    mapped = _mapping(processes or _processes(len(parts)))
+    with Writer(folder) as writer:
         for part, found in mapped(lambda numbers: _part(rows, numbers, encoder), parts):
             account.add(found)
             if part is not None:
@@ -50,29 +52,17 @@ def _processes(parts: int) -> int:
     return max(1, min(len(os.sched_getaffinity(0)), parts // PARTS_A_PROCESS))
 
 
-@contextmanager
-def _mapping(processes: int) -> Iterator[Callable[..., Iterator[Encoded]]]:
+def _mapping(processes: int) -> Callable[..., Iterator[Encoded]]:
     """A `map` in this process, or in forked ones: what a task closes over need not be pickled."""
-    if processes == 1 or "fork" not in multiprocessing.get_all_start_methods():
-        yield map
-        return
-    # Each process tokenizes in one thread: threads of this one do not survive the fork.
-    before = os.environ.get("TOKENIZERS_PARALLELISM")
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    context = multiprocessing.get_context("fork")
+    is_alone = processes == 1 or "fork" not in multiprocessing.get_all_start_methods()
+    return map if is_alone else partial(_forking, processes)
 
-    def mapped(work: Callable[[range], Encoded], parts: Sequence[range]) -> Iterator[Encoded]:
-        global _work
-        _work = work
-        with context.Pool(processes) as pool:
-            yield from pool.imap(_forked, parts)
 
-    try:
-        yield mapped
-    finally:
-        os.environ.pop("TOKENIZERS_PARALLELISM")
-        if before is not None:
-            os.environ["TOKENIZERS_PARALLELISM"] = before
+def _forking(processes: int, work: Callable[[range], Encoded], parts: Sequence[range]) -> Iterator[Encoded]:
+    global _work
+    _work = work
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        yield from pool.imap(_forked, parts)
 
 
 _work: Callable[[range], Encoded]

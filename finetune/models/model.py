@@ -18,6 +18,7 @@ from finetune.errors import MachineError, UserError
 from finetune.models import quantization as quantizers
 from finetune.models.precision import DTYPES, device
 from finetune.models.source import Source
+from finetune.models.tokenizer import positions
 
 if TYPE_CHECKING:  # the code of models takes a second to import, and a plan needs none of it
     from transformers import PretrainedConfig, PreTrainedModel
@@ -49,7 +50,7 @@ def config(model: ModelConfig, source: Source, task: Task, facts: Facts) -> Pret
 
 
 def brought(model: ModelConfig, source: Source) -> Brought:
-    """What the model has of its own that rows must agree with: named labels, where generation stops, its config.
+    """What the model has of its own that rows must agree with: labels, where texts end, positions, its config.
 
     Raises:
         UserError: there is no config at the source, or an override it does not have.
@@ -62,8 +63,8 @@ def brought(model: ModelConfig, source: Source) -> Brought:
     except (OSError, ValueError):  # a model that generates nothing has none
         stops = getattr(own.get_text_config(), "eos_token_id", None)
     labels = () if model.ignore_mismatched_sizes else _labels(own)
-    stopping = tuple(stops if isinstance(stops, list) else [] if stops is None else [stops])
-    return Brought(labels, stopping, own.to_dict())
+    kept = tuple(stops if isinstance(stops, list) else [] if stops is None else [stops])
+    return Brought(labels, kept, positions(own), own.to_dict())
 
 
 def _labels(config: PretrainedConfig) -> tuple[str, ...]:

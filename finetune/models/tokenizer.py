@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,10 @@ COUNTED_FROM_PAD = ("roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mp
 # Tokenizers without a limit of their own report a huge number.
 UNLIMITED = 1_000_000
 log = logging.getLogger(__name__)
+
+# The threads of the tokenizers library do not survive a fork, and a child that used them would wait for ever; the
+# library sees to it itself only where the variable is not set.
+os.register_at_fork(after_in_child=lambda: os.environ.update(TOKENIZERS_PARALLELISM="false"))
 
 
 def load(
@@ -61,12 +66,12 @@ def max_length(config: TokenizerConfig, tokenizer: PreTrainedTokenizerBase, mode
     Raises:
         UserError: the recipe asks for more than the model's positions, or neither states a limit.
     """
-    positions = _positions(model.get_text_config())
-    limits = [limit for limit in (positions, tokenizer.model_max_length) if limit and limit < UNLIMITED]
+    most = positions(model)
+    limits = [limit for limit in (most, tokenizer.model_max_length) if limit and limit < UNLIMITED]
     if config.max_length is None and not limits:
         raise UserError("tokenizer.max_length must be set: neither the model nor its tokenizer states a limit")
-    if config.max_length and positions and config.max_length > positions:
-        raise UserError(f"tokenizer.max_length={config.max_length} is more than the model's {positions} positions")
+    if config.max_length and most and config.max_length > most:
+        raise UserError(f"tokenizer.max_length={config.max_length} is more than the model's {most} positions")
     return config.max_length or min(limits)
 
 
@@ -75,12 +80,13 @@ def max_length_of(tokenizer: PreTrainedTokenizerBase, model: PretrainedConfig) -
     return max_length(TokenizerConfig(), tokenizer, model)
 
 
-def _positions(model: PretrainedConfig) -> int | None:
+def positions(model: PretrainedConfig) -> int | None:
     """Tokens the model has positions for; some count them from behind the pad token, and the first ones are lost."""
-    positions: int | None = getattr(model, "max_position_embeddings", None)
-    if positions and model.model_type in COUNTED_FROM_PAD:
-        return positions - (model.pad_token_id or 0) - 1
-    return positions
+    text = model.get_text_config()
+    found: int | None = getattr(text, "max_position_embeddings", None)
+    if found and text.model_type in COUNTED_FROM_PAD:
+        return found - (text.pad_token_id or 0) - 1
+    return found
 
 
 def template(config: TokenizerConfig) -> str | None:

@@ -28,6 +28,8 @@ log = logging.getLogger("finetune.sweep")
 MOST_PLANNED = 64
 """Points of a space that are all planned before the first trial; of a larger one, those at its ends."""
 TRIALS = 20
+QUEUED = 8
+"""Trials that are in a cluster's queue at a time, where the recipe does not say."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,13 @@ def asked(arguments: Sequence[str]) -> Asked:
     from finetune.sweep import study
 
     study.check(wanted.first.sweep, source.space)
+    if any(each.key in ("launch", "launch.method") for each in source.space.dimensions):
+        raise UserError("the trials of a sweep are launched alike: launch is no key to sweep")
+    points.on_sweep(wanted.first, wanted.first.sweep)
+    if wanted.first.launch.is_job:
+        from finetune.launch import launching
+
+        launching.of(wanted.first.launch)  # asks the cluster, which may refuse
     return wanted
 
 
@@ -171,14 +180,16 @@ def _settled(settings: SweepConfig, of: Space, found: list[planning.Found]) -> S
 
 
 def ready(folder: SweepFolder, source: Source, first: Config, settings: SweepConfig) -> Sweep:
-    """A sweep with the devices that there are for it here.
+    """A sweep with the devices that there are for it here; jobs of a cluster need none.
 
     Raises:
         MachineError: they are too few.
     """
+    jobs = None if settings.n_jobs == "auto" else settings.n_jobs
+    if first.launch.is_job:
+        return Sweep(folder, source, first, settings, Pool.of_queue(jobs or QUEUED))
     count = folder.read(PLANNED)["accelerators"]
     names, wanted = present(count), settings.devices_per_trial
     if wanted == "auto":
         wanted = (points.processes(first.launch) or count) if count else 0
-    jobs = None if settings.n_jobs == "auto" else settings.n_jobs
     return Sweep(folder, source, first, settings, Pool.of(names, wanted, jobs))

@@ -47,6 +47,11 @@ class Pool:
         places = jobs or most or 1
         return cls(list(names), per_trial, places, places, not names)
 
+    @classmethod
+    def of_queue(cls, jobs: int) -> "Pool":
+        """A cluster lends its devices itself."""
+        return cls([], 0, jobs, jobs, False)
+
     @property
     def has_room(self) -> bool:
         """Whether one more trial can be started."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from finetune.config.check import dump, load_config
-from finetune.config.launch import LOCAL, TORCHRUN, LaunchConfig
+from finetune.config.launch import LOCAL, LaunchConfig
 from finetune.config.schema import Config
 from finetune.config.space import Space, Value, every, representatives
 from finetune.config.sweep import SweepConfig
@@ -87,14 +87,18 @@ def grid(space: Space) -> list[Values]:
 
 
 def on_sweep(config: Config, settings: SweepConfig) -> Config:
-    """A point with as many processes as it has devices, where the sweep says how many."""
-    if config.launch.method not in (LOCAL, TORCHRUN):
-        raise UserError(
-            f"launch={config.launch.method}: a sweep starts its trials on this machine. Write launch=local, or "
-            "launch=torchrun with sweep.devices_per_trial"
-        )
+    """A point as a sweep launches it.
+
+    Raises:
+        UserError: its processes and its devices do not fit together.
+    """
     wanted = settings.devices_per_trial
-    return config if wanted == "auto" else on_devices(config, wanted)
+    if not config.launch.is_job:
+        return config if wanted == "auto" else on_devices(config, wanted)
+    if wanted != "auto":
+        raise UserError(f"sweep.devices_per_trial={wanted} lends devices of this machine; launch.gpus_per_node says "
+                        "what the job of a trial has")  # fmt: skip
+    return replace(config, launch=replace(config.launch, follow=False))
 
 
 def on_devices(config: Config, devices: int) -> Config:

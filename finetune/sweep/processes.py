@@ -25,8 +25,12 @@ GATE = 'read -r go && exec "$@" </dev/null'
 class Launcher(Protocol):
     """Where trials run."""
 
-    def start(self, command: Sequence[str], log: Path, variables: Mapping[str, str]) -> tuple[Handle, Any]:
-        """Bring processes up that wait for `begin`; the second value is for `begin` alone."""
+    def start(self, command: Sequence[str], log: Path, variables: Mapping[str, str], run: Path) -> tuple[Handle, Any]:
+        """Bring processes up that wait for `begin`; the second value is for `begin` alone.
+
+        Args:
+            run: the folder of the run that the command trains.
+        """
 
     def begin(self, waiting: Any) -> None:
         """Let them work, now that their handle is kept."""
@@ -44,7 +48,7 @@ class Launcher(Protocol):
 class Local:
     """Processes of this machine, each the first of a group and a session of its own."""
 
-    def start(self, command: Sequence[str], log: Path, variables: Mapping[str, str]) -> tuple[Handle, Any]:
+    def start(self, command: Sequence[str], log: Path, variables: Mapping[str, str], _: Path) -> tuple[Handle, Any]:
         """Start a process that waits to be told to begin."""
         with log.open("ab") as output:
             process = subprocess.Popen(

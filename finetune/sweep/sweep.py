@@ -13,6 +13,7 @@ from finetune.sweep import outcome, trials
 from finetune.sweep.beginning import Sweep
 from finetune.sweep.ledger import Ledger
 from finetune.sweep.processes import Launcher, Local
+from finetune.sweep.queued import Queued
 from finetune.sweep.stopping import Request, heard
 from finetune.sweep.trials import Trial
 
@@ -32,7 +33,7 @@ def run(sweep: Sweep, watch: Watch = lambda _: None, launcher: Launcher | None =
         UserError: an objective that no run scores, or more failures than are put up with.
     """
     with heard() as request:
-        work = Work(sweep, launcher or Local())
+        work = Work(sweep, launcher or (Queued() if sweep.first.launch.is_job else Local()))
         try:
             work.attach()
             work.until_done(request, watch)
@@ -117,7 +118,7 @@ class Work:
         file.parent.mkdir(exist_ok=True)
         trial.log_from = file.stat().st_size if file.exists() else 0
         trial.handle, gate = self.launcher.start(
-            trials.command(trial, self.sweep), file, trials.variables(trial, self.sweep)
+            trials.command(trial, self.sweep), file, trials.variables(trial, self.sweep), self.folder(trial).path
         )
         self.ledger.keep(trial)
         self.launcher.begin(gate)

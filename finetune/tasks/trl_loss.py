@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils.operations import ConvertOutputsToFp32
 from trl.trainer.utils import selective_log_softmax
 
 from finetune.config.options import resolve
@@ -93,7 +94,8 @@ class TrainersLoss:
         """The loss of the batch, and a reward for each sequence as `logits`."""
         self.trainer.accelerator = Alone(batch["input_ids"].device)
         self.trainer._metrics = {"eval": defaultdict(list)}
-        loss, rewards = self.scored(model, batch)
+        # The trainer's model gives them so: a loss of bf16 outputs would be another one.
+        loss, rewards = self.scored(ConvertOutputsToFp32(model), batch)
         return SimpleNamespace(loss=loss, logits=rewards)
 
     def scored(self, model: Any, batch: Batch) -> tuple[Any, Any]:
@@ -133,14 +135,14 @@ class LogRatios(TrainersLoss):
     def reference(self, model: Any, batch: Batch) -> torch.Tensor:
         """Log-probabilities of the answers of each row, (rows, answers)."""
         self.trainer.accelerator = Alone(batch["input_ids"].device)
-        found = self._logps(self._output(model, batch), batch)
+        found = self._logps(self._output(ConvertOutputsToFp32(model), batch), batch)
         return found.view(2, -1).T if "label" not in batch else found.view(-1, int(batch["answers"]))
 
     def _output(self, model: Any, batch: Batch) -> Any:
         """As TRL's fused head gives it, as far as a loss depends on it."""
         ids, mask = batch["input_ids"][:, 1:], batch["completion_mask"][:, 1:]
         # Prompt tuning puts positions before a row.
-        logits = model(**_taken(batch)).logits[:, -batch["input_ids"].shape[1] :][:, :-1].float()
+        logits = model(**_taken(batch)).logits[:, -batch["input_ids"].shape[1] :][:, :-1]
         unread = torch.zeros_like(logits[..., 0])
         squares = (
             logits.log_softmax(-1).mul(2).logsumexp(-1) if getattr(self.trainer, "use_weighting", False) else unread

@@ -1,5 +1,8 @@
 """How long a row may be, and what pads it."""
 
+import os
+import signal
+
 import pytest
 import torch
 from tiny import bert_tokenizer, chat_tokenizer
@@ -61,3 +64,17 @@ def test_a_pad_token_that_is_set_stays_unless_another_is_written():
     assert words.pad_token == "<|im_end|>"
     tokenizer._pad(words, "<pad>")
     assert words.pad_token == "<pad>"
+
+
+@pytest.mark.parametrize("setting", ["true", "", None])
+def test_a_forked_child_tokenizes_whatever_threads_its_parent_had(setting, monkeypatch):
+    if setting is None:
+        monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
+    else:
+        monkeypatch.setenv("TOKENIZERS_PARALLELISM", setting)
+    words, texts = bert_tokenizer(), ["a b"] * 64
+    expected = words(texts)["input_ids"]
+    if (child := os.fork()) == 0:
+        signal.alarm(10)
+        os._exit(words(texts)["input_ids"] != expected)
+    assert os.waitpid(child, 0)[1] == 0

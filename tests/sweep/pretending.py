@@ -23,8 +23,8 @@ STEPS, EVERY, PAUSE = 40, 4, 0.004
 class Pretending(Local):
     """Starts trials of this file."""
 
-    def start(self, command, log, variables):
-        return super().start([sys.executable, __file__, "trial", *command], log, variables)
+    def start(self, command, log, variables, run):
+        return super().start([sys.executable, __file__, "trial", *command], log, variables, run)
 
 
 def value_of(rate: float, step: int) -> float:

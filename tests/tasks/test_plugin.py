@@ -9,9 +9,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
 from tiny_runs import bert, finetune, own_caches, root
 from tiny_runs import config as checked
 
+from finetune.config import compose
 from finetune.config.installed import tasks
 from finetune.data.prepare import prepare
 
@@ -41,10 +43,17 @@ def installed(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
-        tasks.cache_clear()
+        look_again()
         yield folder
-    tasks.cache_clear()
+    look_again()
+    ConfigStore.instance().repo["task"].pop("text_rating.yaml", None)
     sys.modules.pop("text_rating", None)
+
+
+def look_again():
+    """What a new process does: other tests have looked already at what is installed."""
+    tasks.cache_clear()
+    compose._store_methods.cache_clear()
 
 
 @pytest.fixture(scope="module")
