@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from tiny_runs import root
 from transformers import (
+    GenerationConfig,
     ViTConfig,
     ViTImageProcessorPil,
     ViTModel,
@@ -20,6 +21,11 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
     Wav2Vec2Model,
     Wav2Vec2Processor,
+    WhisperConfig,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+    WhisperProcessor,
+    WhisperTokenizer,
 )
 
 SIDE, RATE = 16, 8000
@@ -139,6 +145,33 @@ def ctc() -> Path:
     words = Wav2Vec2CTCTokenizer(str(folder("ctc") / "vocab.json"))
     Wav2Vec2Processor(Wav2Vec2FeatureExtractor.from_pretrained(wav2vec2()), words).save_pretrained(folder("ctc"))
     return folder("ctc")
+
+
+@cache
+def whisper() -> Path:
+    """A Whisper of three letters that hears a second at 8 kHz, and knows English and Chinese."""
+    special = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|zh|>", "<|translate|>", "<|transcribe|>",
+               "<|notimestamps|>"]  # fmt: skip
+    ids = {token: at for at, token in enumerate([*"lmh", *special])}
+    words = WhisperTokenizer(ids, [], pad_token=special[0], extra_special_tokens=special[1:])
+    hears = WhisperFeatureExtractor(16, RATE, hop_length=80, chunk_length=1, n_fft=200)
+    WhisperProcessor(hears, words).save_pretrained(folder("whisper"))
+    torch.manual_seed(0)
+    of_side = {"layers": 1, "attention_heads": 2, "ffn_dim": 64}
+    sizes = {f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in of_side.items()}
+    ends = dict.fromkeys(("bos_token_id", "pad_token_id", "eos_token_id"), ids[special[0]])
+    config = WhisperConfig(
+        vocab_size=len(ids), num_mel_bins=16, d_model=64, max_source_positions=50, max_target_positions=16,
+        init_std=0.1, decoder_start_token_id=ids[special[1]], begin_suppress_tokens=None, **sizes, **ends,
+    )  # fmt: skip
+    model = WhisperForConditionalGeneration(config)
+    model.generation_config = GenerationConfig(
+        decoder_start_token_id=ids[special[1]], is_multilingual=True, no_timestamps_token_id=ids[special[-1]],
+        lang_to_id={token: ids[token] for token in special[2:4]},
+        task_to_id={token.strip("<|>"): ids[token] for token in special[4:6]}, return_timestamps=False, **ends,
+    )  # fmt: skip
+    model.save_pretrained(folder("whisper"))
+    return folder("whisper")
 
 
 def speech(word: str, number: int, rate: int = RATE) -> np.ndarray:
