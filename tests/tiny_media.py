@@ -154,14 +154,14 @@ def whisper() -> Path:
                "<|notimestamps|>"]  # fmt: skip
     ids = {token: at for at, token in enumerate([*"lmh", *special])}
     words = WhisperTokenizer(ids, [], pad_token=special[0], extra_special_tokens=special[1:])
-    hears = WhisperFeatureExtractor(16, RATE, hop_length=80, chunk_length=1, n_fft=200)
+    hears = WhisperFeatureExtractor(8, RATE, hop_length=80, chunk_length=1, n_fft=200)
     WhisperProcessor(hears, words).save_pretrained(folder("whisper"))
     torch.manual_seed(0)
     of_side = {"layers": 1, "attention_heads": 2, "ffn_dim": 64}
     sizes = {f"{side}_{name}": size for side in ("encoder", "decoder") for name, size in of_side.items()}
     ends = dict.fromkeys(("bos_token_id", "pad_token_id", "eos_token_id"), ids[special[0]])
     config = WhisperConfig(
-        vocab_size=len(ids), num_mel_bins=16, d_model=64, max_source_positions=50, max_target_positions=16,
+        vocab_size=len(ids), num_mel_bins=8, d_model=64, max_source_positions=50, max_target_positions=16,
         init_std=0.1, decoder_start_token_id=ids[special[1]], begin_suppress_tokens=None, **sizes, **ends,
     )  # fmt: skip
     model = WhisperForConditionalGeneration(config)
