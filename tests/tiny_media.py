@@ -189,7 +189,7 @@ def transcribed() -> Path:
         (made / split).mkdir(parents=True, exist_ok=True)
         words = ["".join("lmh"[at // 3**place % 3] for place in range(1 + at % 3)) for at in range(count)]
         for at, word in enumerate(words):
-            soundfile.write(made / split / f"{at}.wav", speech(word, at), RATE)
+            soundfile.write(made / split / f"{at}.wav", speech(word, at + 100 * (split != "train")), RATE)
         lines = "".join(f"{at}.wav,{word}\n" for at, word in enumerate(words))
         (made / split / "metadata.csv").write_text(f"file_name,text\n{lines}")
     return made
@@ -197,7 +197,17 @@ def transcribed() -> Path:
 
 def transcribe(*more: str, path: Path | None = None) -> list[str]:
     """A recipe on the command line: the letters of tones."""
-    trainer = ("per_device_train_batch_size=4", "learning_rate=2e-3", "max_steps=160", "save_strategy=no")
-    return ["task=speech_recognition", f"model.path={ctc()}", f"dataset.path={path or transcribed()}",
-            "task.freeze_feature_encoder=false", "precision=fp32", f"output_dir={root() / 'runs'}",
-            *(f"trainer.{each}" for each in trainer), *more]  # fmt: skip
+    return ["task=speech_recognition", f"model.path={ctc()}", "task.freeze_feature_encoder=false",
+            *_learned(path, 150), *more]  # fmt: skip
+
+
+def write(*more: str, path: Path | None = None) -> list[str]:
+    """A recipe on the command line: the same with Whisper."""
+    return ["task=speech_seq2seq", f"model.path={whisper()}", "task.language=english",
+            "task.max_duration_in_seconds=1", *_learned(path, 120), *more]  # fmt: skip
+
+
+def _learned(path: Path | None, steps: int) -> list[str]:
+    trainer = ("per_device_train_batch_size=4", "learning_rate=2e-3", f"max_steps={steps}", "save_strategy=no")
+    return [f"dataset.path={path or transcribed()}", "precision=fp32", f"output_dir={root() / 'runs'}",
+            *(f"trainer.{each}" for each in trainer)]  # fmt: skip

@@ -64,7 +64,7 @@ def case_of(alphabet: str) -> str:
 
 
 def ended(ids: list[int], begin: int | None, end: int) -> list[int]:
-    """Ids of a text as a decoder learns them: without the token it begins with by itself, and with one that ends it."""
+    """Ids of a text as a decoder learns them: without the token it begins with by itself, with one that ends it."""
     own = ids[1:] if begin is not None and ids[:1] == [begin] else ids
     return own if own[-1:] == [end] else [*own, end]
 

@@ -58,7 +58,8 @@ class SpeechSeq2Seq(Speech):
         """The decoder begins in the language, where the model does not write that by itself."""
         languages.speak(tokenizer.tokenizer, self.language)
         if self.language and hasattr(model.generation_config, "lang_to_id"):
-            model.generation_config.language, model.generation_config.task = self.language, "transcribe"
+            words = tokenizer.tokenizer
+            model.generation_config.language, model.generation_config.task = words.language, words.task
 
     def predict(
         self, model: Any, tokenizer: Any, inputs: Sequence[Any], options: dict[str, Any]
