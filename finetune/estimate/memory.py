@@ -117,6 +117,9 @@ def _moments(static: Static, kept: Kept, setup: Setup) -> Iterator[tuple[str, Pa
     # times the weight with a vocabulary of 100,000 on torch 2.13.
     doubled = 2 * static.head_gradient if static.tied else 0
     yield "end of the backward pass", {**always, "gradients": static.gradients, "passing": doubled}
+    if setup.shards.weights > 1:
+        # Each process reads the whole base before it is shared out, and the first one puts the trained one together.
+        yield "model in one piece", {"weights": static.weights * (setup.shards.weights + 1), "adapter": static.adapter}
     yield "step of the optimizer", {**always, "gradients": static.gradients, "passing": static.step}
 
 

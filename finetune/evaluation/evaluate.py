@@ -18,6 +18,7 @@ from finetune.errors import UserError
 from finetune.evaluation import metrics
 from finetune.models.adapter import learns_prompt, scored
 from finetune.models.precision import autocast
+from finetune.models.sharded import computes_on
 
 
 @dataclass
@@ -72,7 +73,7 @@ class Evaluation:
     def _scores(self, model: Any, rows: Rows) -> dict[str, float]:
         losses, means = {name: Mean() for name in rows.by_source}, defaultdict[str, Mean](Mean)
         predictions, references = [], []
-        for source, _, batch in self._batches(rows, model.device):
+        for source, _, batch in self._batches(rows, computes_on(model)):
             with autocast(self.compute):
                 output = self.task.forward(scored(model), batch, self.facts)
             losses[source].add(float(output.loss), self.task.weight(batch))

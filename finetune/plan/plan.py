@@ -13,7 +13,7 @@ from finetune.errors import FinetuneError, UserError
 from finetune.models import precision
 from finetune.models.precision import Multiplier, Precision
 from finetune.models.source import Source
-from finetune.plan import batches, environment, limits
+from finetune.plan import batches, environment, limits, parallel
 from finetune.plan.batches import Batches, Every, Schedule
 from finetune.plan.catalogue import Check, refuse_failed
 from finetune.plan.costs import Costs, Run, costs
@@ -153,7 +153,8 @@ def _arguments(config: Config, chosen: Precision, sizes: Batches) -> dict[str, A
     # Those of a job are for a device that need not be here.
     asked = arguments | {"use_cpu": True, "fp16": False} if config.launch.is_job else arguments
     _check_accepted(config.task.arguments_class, asked)
-    return arguments
+    # Ours, and asked about by nobody before the ranks are there: they would set variables and wait for them.
+    return arguments | parallel.arguments(config)
 
 
 def _on(config: Config) -> Multiplier:

@@ -19,7 +19,7 @@ from finetune.models.precision import DTYPES
 from finetune.plan import identity
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
-from finetune.training import answering, checkpoint, generators, guards, ranks, reference, resume, upstream
+from finetune.training import answering, checkpoint, generators, guards, ranks, reference, resume, sharding, upstream
 from finetune.training.callbacks import Heartbeat, MetricsFile, MovingRanks, Pace
 from finetune.training.collate import packed
 from finetune.training.resuming import Resuming
@@ -92,8 +92,9 @@ def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
             generators.seed(generators.mixed(seeds["dropout"], ranks.rank()))
             result = trainer.train(resume_from_checkpoint=str(begun.parent) if begun.parent else None)
 
-    trained = trainer.accelerator.unwrap_model(trainer.model)
-    scores = evaluation(trained, rows["validation"])
+    trained = _in_one_piece(trainer, plan)
+    is_whole = ranks.is_first() or not sharding.is_sharded(trainer)
+    scores = evaluation(trained, rows["validation"]) if is_whole else {}
     return Trained(trained, words, baseline, scores, result.metrics["train_runtime"])
 
 
@@ -221,6 +222,24 @@ def _adapted(plan: Plan, loaded: Loaded) -> Any:
     if plan.config.quantization["method"] != quantization.NONE:
         base = adapter.prepare_quantized(base, checkpointing=bool(plan.arguments.get("activation_checkpointing")))
     return adapter.apply(base, plan.config.adapter, plan.config.task.peft_type, loaded.fresh)
+
+
+def _in_one_piece(trainer: Any, plan: Plan) -> Any:
+    """The trained model; where ranks hold shares of it, the first one is given a whole one."""
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    if not sharding.is_sharded(trainer):
+        return trained
+    log.info("putting the model together from %d shares", ranks.world_size())
+    weights = sharding.weights(trainer)
+    sharding.release(trainer)
+    if not ranks.is_first():
+        return trained
+    loaded = load_base(plan)
+    plan.config.task.configure(loaded.model, load_tokenizer(plan), plan.facts)
+    whole = _adapted(plan, loaded)
+    adapter.cast_trainable(whole, DTYPES[plan.precision.trainable])
+    sharding.fill_trained(whole, weights)
+    return whole
 
 
 def _isolated(plan: Plan, adapted: Any, words: PreTrainedTokenizerBase) -> str:

@@ -1,0 +1,100 @@
+"""DeepSpeed's shares by its own calls: a weight and its optimizer states, whole, one after the other.
+
+Its own checkpoints are pickles, cut by the number of processes; none is written or read here. Knows engines and their
+weights, no trainer and no file.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from finetune.training import ranks
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Name to what the optimizer moves, in fp32, and the buffers; empty on all processes but the first."""
+    from deepspeed.utils import safe_get_full_fp32_param
+
+    stored = model.state_dict().keys()
+    found = {name: buffer.detach().cpu() for name, buffer in model.named_buffers() if name in stored}
+    for name, weight in _trained(model):
+        whole = safe_get_full_fp32_param(weight)
+        if ranks.is_first():
+            found[name] = whole.detach().cpu().clone()
+    return found if ranks.is_first() else {}
+
+
+def load_weights(model: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:
+    """Both what the optimizer moves and the copies that products are made of."""
+    from deepspeed.utils import safe_set_full_fp32_param
+    from deepspeed.zero import GatheredParameters
+
+    for name, weight in _trained(model):
+        safe_set_full_fp32_param(weight, values[name].to(weight.device, torch.float32))
+        with GatheredParameters([weight], modifier_rank=0), torch.no_grad():
+            weight.data.copy_(values[name])
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            if name in values:
+                buffer.copy_(values[name])
+
+
+def optimizer(engine: Any) -> dict[str, Any]:
+    """As torch gives the state of an optimizer over the whole weights, in the order of its groups."""
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    states, at = {}, 0
+    groups = []
+    base = engine.optimizer.optimizer
+    for held, group in zip(_groups(engine), base.param_groups, strict=True):
+        numbers = {name: value for name, value in group.items() if name != "params"}
+        groups.append({**numbers, "params": list(range(at, at + len(held)))})
+        for weight in held:
+            names, step = _of_share(base)
+            whole = {name: safe_get_full_optimizer_state(weight, name) for name in names}
+            if names and ranks.is_first():
+                states[at] = {"step": step, **{name: value.detach().cpu().clone() for name, value in whole.items()}}
+            at += 1
+    return {"state": states, "param_groups": groups}
+
+
+def load_optimizer(engine: Any, kept: dict[str, Any]) -> None:
+    """Hand out what `optimizer` gave."""
+    from deepspeed.utils import safe_set_full_optimizer_state
+
+    base = engine.optimizer.optimizer
+    for group, saved in zip(base.param_groups, kept["param_groups"], strict=True):
+        group.update({name: value for name, value in saved.items() if name != "params"})
+    for at, weight in enumerate(weight for held in _groups(engine) for weight in held):
+        for name, value in kept["state"].get(at, {}).items():
+            if name != "step":
+                safe_set_full_optimizer_state(weight, value.to(weight.device), name)
+    step = next((part["step"] for part in kept["state"].values()), None)
+    for part in base.state.values() if step is not None else ():
+        part["step"] = step.clone() if torch.is_tensor(step) else step
+
+
+def leave() -> None:
+    """From here on models are loaded in one piece: transformers would share them out as well while ZeRO-3 is on."""
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+
+
+def _trained(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    return ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
+
+
+def _groups(engine: Any) -> list[list[torch.nn.Parameter]]:
+    """The weights of each group of the optimizer, which holds shares of them end to end."""
+    found: list[list[torch.nn.Parameter]] = getattr(engine.optimizer, "bit16_groups", None) or [
+        [weight for weight in held if weight.requires_grad] for held in engine.optimizer.fp16_groups
+    ]
+    return found
+
+
+def _of_share(base: Any) -> tuple[list[str], Any]:
+    """Names of the states that have a number for each one of a weight, and the step."""
+    part: dict[str, Any] = next(iter(base.state.values()), {})
+    return [name for name, value in part.items() if name != "step" and torch.is_tensor(value)], part.get("step")
