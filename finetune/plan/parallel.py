@@ -7,7 +7,7 @@ shares is known by `training.sharding`.
 import importlib.util
 from typing import Any
 
-from finetune.config.parallel import FSDP2, NONE, ZERO3
+from finetune.config.parallel import FSDP2, NONE, ZERO2, ZERO3
 from finetune.config.schema import Config
 from finetune.errors import MissingExtra, UserError
 from finetune.estimate.setup import Shards
