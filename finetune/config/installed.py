@@ -3,6 +3,9 @@
 A task's module must stay cheap to import (name library classes as strings), because listing tasks imports them all.
 """
 
+import hashlib
+import inspect
+import sys
 from functools import cache
 from importlib.metadata import entry_points
 
@@ -28,3 +31,15 @@ def task_class(name: str) -> type[Task]:
     if name in tasks():
         return tasks()[name]
     raise UserError(f"task={name} is not a task. Tasks: {', '.join(tasks())}. {did_you_mean(name, tasks())}".rstrip())
+
+
+def code_of(task: type[Task]) -> dict[str, dict[str, str]]:
+    """What the key of rows must hold of the code that makes them: `code`, module to a hash of its source.
+
+    Nothing of ours, which has a version.
+    """
+    names = {cls.__module__ for cls in task.__mro__[:-1]}
+    theirs = sorted(name for name in names if not name.startswith("finetune."))
+    sources = {name: inspect.getsource(sys.modules[name]).encode() for name in theirs}
+    found = {name: hashlib.sha256(source).hexdigest()[:16] for name, source in sources.items()}
+    return {"code": found} if found else {}

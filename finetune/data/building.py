@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from finetune.config.installed import code_of
 from finetune.config.schema import Config
 from finetune.config.task import Account, Encoder, Facts
 from finetune.data import accounts, audit, duplicates, encoding, index, lengths, mixture, packing, splits, store
@@ -112,6 +113,7 @@ class Build:
             "tokenizer": store.processing_hash(self.words),
             # What the encoder has cut itself is cut at the length.
             "cut": self.max_length if encoder.overlong == "whole" else encoder.cut,
+            **code_of(type(self.config.task)),
         }
 
         def encode(folder: Path) -> None:

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.config.installed import code_of
 from finetune.config.schema import Config
 from finetune.config.task import Facts
 from finetune.data import accounts, index, mixture, store, streams
@@ -144,6 +145,7 @@ def _inputs(config: Config, source: Source, data: list[DataSource]) -> dict[str,
         "model": [_key(source.path, source.revision), config.model.config],
         "packing": asdict(config.packing),
         "seed": config.seed,
+        **code_of(type(config.task)),
     }  # fmt: skip
 
 

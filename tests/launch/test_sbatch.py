@@ -111,7 +111,7 @@ def test_a_job_that_stopped_at_a_checkpoint_is_queued_again_unless_that_is_not_w
 def test_no_text_of_a_config_is_run(tmp_path):
     launch = LaunchConfig(method="slurm", environment={"EVIL": "$(touch evil) `touch evil` '; touch evil"})
     _, said = run_with(tmp_path, 0, launch)
-    assert said.splitlines()[5].endswith("/a run $(touch evil) ' 5%")
+    assert any(line.endswith("/a run $(touch evil) ' 5%") for line in said.splitlines())
     assert launch.environment["EVIL"] in said
     assert not (tmp_path / "evil").exists()
 
