@@ -107,11 +107,15 @@ def _compute(config: Config) -> str:
 
 
 def _check_guards(config: Config) -> None:
-    if config.parallel.is_zero and config.guards.non_finite != "stop":
-        raise UserError(
-            f"parallel={config.parallel.method} with guards.non_finite={config.guards.non_finite}: DeepSpeed moves "
-            "the weights before a step can be left out. Write guards.non_finite=stop, or parallel=fsdp2"
-        )
+    """DeepSpeed has taken the step before a guard is asked; what is stopped then, no checkpoint holds."""
+    if not config.parallel.is_zero:
+        return
+    for name in ("non_finite", "spike"):
+        if (action := getattr(config.guards, name)) in ("skip", "rollback"):
+            raise UserError(
+                f"parallel={config.parallel.method} with guards.{name}={action}: DeepSpeed moves the weights before a "
+                f"step can be left out. Write guards.{name}=stop, or parallel=fsdp2"
+            )
 
 
 def _idle_guards(config: Config) -> str:
@@ -122,15 +126,16 @@ def _idle_guards(config: Config) -> str:
 
 
 def _shared(config: Config) -> list[str]:
-    return [name for name, count in vars(shards(config, 2)).items() if count > 1]
+    held = shards(config, 2)
+    return [name for name in ("weights", "gradients", "optimizer") if getattr(held, name) > 1]
 
 
 def shards(config: Config, ranks: int) -> Shards:
     """By how many devices each part of the memory is divided."""
     if not config.parallel.is_sharded:
         return Shards()
-    whole = config.parallel.method not in (FSDP2, ZERO3)
-    return Shards(optimizer=ranks, gradients=ranks, weights=1 if whole else ranks)
+    weights = 1 if config.parallel.method == ZERO2 else ranks
+    return Shards(optimizer=ranks, gradients=ranks, weights=weights, kept=config.parallel.is_zero)
 
 
 def notes(config: Config) -> list[str]:
@@ -160,12 +165,8 @@ def _deepspeed(config: Config) -> dict[str, Any]:
     stage = 3 if config.parallel.method == ZERO3 else 2
     zero: dict[str, Any] = {"stage": stage, "overlap_comm": True, "contiguous_gradients": True}
     if stage == 3:
-        zero |= {
-            "stage3_gather_16bit_weights_on_model_save": True,
-            **dict.fromkeys(
-                ("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold"), "auto"
-            ),
-        }
+        sizes = ("reduce_bucket_size", "stage3_prefetch_bucket_size", "stage3_param_persistence_threshold")
+        zero |= dict.fromkeys(sizes, "auto")
     if config.parallel.offload:
         zero |= {name: {"device": "cpu", "pin_memory": True} for name in ("offload_optimizer", "offload_param")}
     given = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")

@@ -66,7 +66,7 @@ class Finite(TrainerCallback):
 
 NOT_FINITE = (
     "Lower trainer.learning_rate, write precision=fp32, or leave such steps out with guards.non_finite=skip. No "
-    "weight was moved by it, and no checkpoint holds it"
+    "checkpoint holds what came of it"
 )
 
 

@@ -120,7 +120,9 @@ class Saving:
         if error:
             return error
         staging = ranks.of_first(staging)
-        _, error = ranks.attempt(lambda: self._write(staging))
+        # Apart: in each, ranks give their shares before one of them can fail to write.
+        for part in (self._write_model, self._write_optimizer, self._write_own):
+            error = error or ranks.attempt(lambda part=part: part(staging))[1]
         files, error = (None, error) if error else ranks.attempt(lambda: self._flush_own(staging))
         if not error:
             every = {name: entry for table in ranks.gather(files) for name, entry in table.items()}
@@ -137,13 +139,17 @@ class Saving:
             raise OSError(None, f"it takes {self.checkpoint_bytes / 1e6:.1f} MB, {free / 1e6:.1f} MB are free")
         return checkpoint.stage(folder, self.state.global_step)
 
-    def _write(self: Any, staging: Path) -> None:
-        """This rank's part of a checkpoint."""
-        own = staging / f"rank-{ranks.rank()}"
-        own.mkdir()
+    def _write_model(self: Any, staging: Path) -> None:
         self.save_model(str(staging), _internal_call=True)
+
+    def _write_optimizer(self: Any, staging: Path) -> None:
         self._save_optimizer_and_scheduler(str(staging))
         self._save_scaler(str(staging))
+
+    def _write_own(self: Any, staging: Path) -> None:
+        """What each rank keeps for itself, and the first one of all of them."""
+        own = staging / f"rank-{ranks.rank()}"
+        own.mkdir()
         state.save(generators.states(), own, "generators")
         state.save(self._sums(), own, "sums")
         if ranks.is_first():

@@ -1,7 +1,7 @@
 """The train stage: plan to trained model and scores. Knows no config composition, no verification and no Hub."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from finetune.config.task import ARGUMENTS
 from finetune.data import index
 from finetune.data.rows import Rows
 from finetune.errors import UserError
-from finetune.evaluation.evaluate import Evaluation
+from finetune.evaluation.evaluate import Evaluation, alone
 from finetune.models import adapter, attention, model, modules, quantization, tokenizer
 from finetune.models.model import Loaded
 from finetune.models.precision import DTYPES
@@ -69,7 +69,7 @@ def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
     set_seed(seeds["init"])
     words = load_tokenizer(plan)
     rows = {split: load_rows(plan, split) for split in ("train", "validation")}
-    evaluation = evaluation_of(plan, words)
+    evaluation = replace(evaluation_of(plan, words), spread=ranks.spread)
 
     loaded = load_base(plan)
     plan.config.task.configure(loaded.model, words, plan.facts)
@@ -92,9 +92,10 @@ def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
             generators.seed(generators.mixed(seeds["dropout"], ranks.rank()))
             result = trainer.train(resume_from_checkpoint=str(begun.parent) if begun.parent else None)
 
-    trained = _in_one_piece(trainer, plan)
-    is_whole = ranks.is_first() or not sharding.is_sharded(trainer)
-    scores = evaluation(trained, rows["validation"]) if is_whole else {}
+    trained, was_sharded = _in_one_piece(trainer, plan), sharding.is_sharded(trainer)
+    # Of shares, the first rank alone has a whole model now.
+    scoring = replace(evaluation, spread=alone) if was_sharded else evaluation
+    scores = scoring(trained, rows["validation"]) if ranks.is_first() or not was_sharded else {}
     return Trained(trained, words, baseline, scores, result.metrics["train_runtime"])
 
 

@@ -27,8 +27,8 @@ def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def load_weights(model: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:
     """Both what the optimizer moves and the copies that products are made of."""
+    from deepspeed.runtime.zero import GatheredParameters
     from deepspeed.utils import safe_set_full_fp32_param
-    from deepspeed.zero import GatheredParameters
 
     for name, weight in _trained(model):
         safe_set_full_fp32_param(weight, values[name].to(weight.device, torch.float32))
@@ -44,35 +44,36 @@ def optimizer(engine: Any) -> dict[str, Any]:
     """As torch gives the state of an optimizer over the whole weights, in the order of its groups."""
     from deepspeed.utils import safe_get_full_optimizer_state
 
-    states, at = {}, 0
-    groups = []
-    base = engine.optimizer.optimizer
-    for held, group in zip(_groups(engine), base.param_groups, strict=True):
+    _link(engine)
+    groups, states, at = [], {}, 0
+    names, step = _of_share(engine)
+    for held, group in zip(_groups(engine), engine.optimizer.optimizer.param_groups, strict=True):
         numbers = {name: value for name, value in group.items() if name != "params"}
         groups.append({**numbers, "params": list(range(at, at + len(held)))})
-        for weight in held:
-            names, step = _of_share(base)
+        for at, weight in enumerate(held, at):
             whole = {name: safe_get_full_optimizer_state(weight, name) for name in names}
             if names and ranks.is_first():
-                states[at] = {"step": step, **{name: value.detach().cpu().clone() for name, value in whole.items()}}
-            at += 1
+                states[at] = {name: value.detach().cpu().clone() for name, value in {"step": step, **whole}.items()}
+        at += 1
     return {"state": states, "param_groups": groups}
 
 
 def load_optimizer(engine: Any, kept: dict[str, Any]) -> None:
-    """Hand out what `optimizer` gave."""
+    """Hand out what `optimizer` gave; an optimizer that has taken no step is given states first."""
     from deepspeed.utils import safe_set_full_optimizer_state
 
     base = engine.optimizer.optimizer
     for group, saved in zip(base.param_groups, kept["param_groups"], strict=True):
         group.update({name: value for name, value in saved.items() if name != "params"})
+    if not kept["state"]:
+        return
+    step, names = kept["state"][0]["step"], [name for name in kept["state"][0] if name != "step"]
+    for share in _shares(engine):
+        base.state[share] = {"step": step.clone(), **{name: torch.zeros_like(share) for name in names}}
+    _link(engine)
     for at, weight in enumerate(weight for held in _groups(engine) for weight in held):
-        for name, value in kept["state"].get(at, {}).items():
-            if name != "step":
-                safe_set_full_optimizer_state(weight, value.to(weight.device), name)
-    step = next((part["step"] for part in kept["state"].values()), None)
-    for part in base.state.values() if step is not None else ():
-        part["step"] = step.clone() if torch.is_tensor(step) else step
+        for name in names:
+            safe_set_full_optimizer_state(weight, kept["state"][at][name].to(weight.device), name)
 
 
 def leave() -> None:
@@ -94,7 +95,24 @@ def _groups(engine: Any) -> list[list[torch.nn.Parameter]]:
     return found
 
 
-def _of_share(base: Any) -> tuple[list[str], Any]:
+def _shares(engine: Any) -> list[torch.Tensor]:
+    """What this process's optimizer moves: a share of each group's weights, end to end."""
+    two, three = "single_partition_of_fp32_groups", "fp32_partitioned_groups_flat"
+    found: list[torch.Tensor] = getattr(engine.optimizer, two, None) or getattr(engine.optimizer, three)
+    return found
+
+
+def _link(engine: Any) -> None:
+    """Tell ZeRO-2's weights where their states are: 0.19 does so after the first group's first step, and for that one."""
+    from deepspeed.utils import lazy_init_hp_params_optimizer_state
+
+    states = engine.optimizer.optimizer.state
+    for held, share in zip(getattr(engine.optimizer, "bit16_groups", ()), _shares(engine), strict=False):
+        if share in states:
+            lazy_init_hp_params_optimizer_state(held, share, states)
+
+
+def _of_share(engine: Any) -> tuple[list[str], Any]:
     """Names of the states that have a number for each one of a weight, and the step."""
-    part: dict[str, Any] = next(iter(base.state.values()), {})
+    part: dict[str, Any] = next(iter(engine.optimizer.optimizer.state.values()), {})
     return [name for name, value in part.items() if name != "step" and torch.is_tensor(value)], part.get("step")
