@@ -122,7 +122,7 @@ class Saving:
         staging = ranks.of_first(staging)
         # Apart: in each, ranks give their shares before one of them can fail to write.
         for part in (self._write_model, self._write_optimizer, self._write_own):
-            error = error or ranks.attempt(lambda part=part: part(staging))[1]
+            error = error or ranks.attempt(partial(part, staging))[1]
         files, error = (None, error) if error else ranks.attempt(lambda: self._flush_own(staging))
         if not error:
             every = {name: entry for table in ranks.gather(files) for name, entry in table.items()}

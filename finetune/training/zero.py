@@ -4,6 +4,7 @@ Its own checkpoints are pickles, cut by the number of processes; none is written
 weights, no trainer and no file.
 """
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,17 +46,13 @@ def optimizer(engine: Any) -> dict[str, Any]:
     from deepspeed.utils import safe_get_full_optimizer_state
 
     _link(engine)
-    groups, states, at = [], {}, 0
     names, step = _of_share(engine)
-    for held, group in zip(_groups(engine), engine.optimizer.optimizer.param_groups, strict=True):
-        numbers = {name: value for name, value in group.items() if name != "params"}
-        groups.append({**numbers, "params": list(range(at, at + len(held)))})
-        for at, weight in enumerate(held, at):
-            whole = {name: safe_get_full_optimizer_state(weight, name) for name in names}
-            if names and ranks.is_first():
-                states[at] = {name: value.detach().cpu().clone() for name, value in {"step": step, **whole}.items()}
-        at += 1
-    return {"state": states, "param_groups": groups}
+    states: dict[int, dict[str, Any]] = {}
+    for at, weight in enumerate(weight for held in _groups(engine) for weight in held):
+        whole = {name: safe_get_full_optimizer_state(weight, name) for name in names}
+        if names and ranks.is_first():
+            states[at] = {name: value.detach().cpu().clone() for name, value in {"step": step, **whole}.items()}
+    return {"state": states, "param_groups": _numbered(engine)}
 
 
 def load_optimizer(engine: Any, kept: dict[str, Any]) -> None:
@@ -95,6 +92,15 @@ def _groups(engine: Any) -> list[list[torch.nn.Parameter]]:
     return found
 
 
+def _numbered(engine: Any) -> list[dict[str, Any]]:
+    """The optimizer's groups, their weights by number."""
+    numbers = itertools.count()
+    return [
+        {**group, "params": [next(numbers) for _ in held]}
+        for held, group in zip(_groups(engine), engine.optimizer.optimizer.param_groups, strict=True)
+    ]
+
+
 def _shares(engine: Any) -> list[torch.Tensor]:
     """What this process's optimizer moves: a share of each group's weights, end to end."""
     two, three = "single_partition_of_fp32_groups", "fp32_partitioned_groups_flat"
@@ -103,7 +109,7 @@ def _shares(engine: Any) -> list[torch.Tensor]:
 
 
 def _link(engine: Any) -> None:
-    """Tell ZeRO-2's weights where their states are: 0.19 does so after the first group's first step, and for that one."""
+    """Tell ZeRO-2's weights where their states are: 0.19 does so for the first group alone, after its first step."""
     from deepspeed.utils import lazy_init_hp_params_optimizer_state
 
     states = engine.optimizer.optimizer.state

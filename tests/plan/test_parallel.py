@@ -3,7 +3,7 @@
 import importlib.util
 
 import pytest
-from tiny_runs import chat, classify, config, own_caches, prefer
+from tiny_runs import chat, config, own_caches, prefer
 
 from finetune.config.places import OWNED
 from finetune.errors import ConfigError, MissingExtra, UserError
@@ -58,8 +58,8 @@ def test_the_check_says_who_holds_what(words, said):
         (("parallel=fsdp2", "adapter=lora", "quantization=bnb_8bit", *JOB), "cannot be shared out", "bnb_4bit"),
         (("parallel=fsdp2", "trainer.optim=adafactor", *JOB), "states of trainer.optim=adafactor",
          "trainer.optim=adamw_torch"),
-        (("parallel=zero2", "guards.non_finite=skip", *JOB), "before a step can be left out", "guards.non_finite=stop"),
-        (("parallel=zero2", "guards.spike=rollback", *JOB), "before a step can be left out", "guards.spike=stop"),
+        (("parallel=zero2", "guards.non_finite=skip", *JOB), "before a step can be left", "guards.non_finite=stop"),
+        (("parallel=zero2", "guards.spike=rollback", *JOB), "before a step can be left", "guards.spike=stop"),
     ],
 )  # fmt: skip
 def test_what_would_train_something_else_is_refused_with_what_to_write(words, refused, instead):
@@ -81,14 +81,14 @@ def test_a_second_model_beside_the_trained_one_is_refused():
 
 def test_a_trainer_with_loops_of_its_own_is_refused():
     texts = config([word.replace("task=sft", "task=sentence_embedding") for word in chat("parallel=fsdp2", *JOB)])
-    with pytest.raises(UserError, match="task=sentence_embedding is trained by whole copies. Write parallel=ddp"):
+    with pytest.raises(UserError, match=r"task=sentence_embedding is trained by whole copies\. Write parallel=ddp"):
         parallel.check(texts)
 
 
 def test_a_four_bit_base_stored_as_it_computes_is_shared_out():
     assert check("parallel=fsdp2", "adapter=qlora", "quantization.bnb_4bit_quant_storage=float32", *JOB)
-    assert check("parallel=fsdp2", "adapter=qlora", "precision.compute=bf16", "quantization.bnb_4bit_quant_storage=bfloat16",
-                 *JOB)  # fmt: skip
+    stored = "quantization.bnb_4bit_quant_storage=bfloat16"
+    assert check("parallel=fsdp2", "adapter=qlora", "precision.compute=bf16", stored, *JOB)
 
 
 def test_deepspeed_that_is_not_installed_names_the_extra(monkeypatch):
@@ -105,7 +105,9 @@ def test_what_is_not_wired_names_what_serves_for_it(option, instead):
         config(chat(f"parallel={option}"))
 
 
-@pytest.mark.parametrize("key", ["fsdp=true", "fsdp_config={version: 2}", "deepspeed=ds.json", "parallelism_config={}"])
+@pytest.mark.parametrize(
+    "key", ["fsdp=true", "fsdp_config={version: 2}", "deepspeed=ds.json", "parallelism_config={}"]
+)
 def test_the_libraries_own_switches_are_refused_beside_the_group(key):
     with pytest.raises(ConfigError) as refusal:
         config(chat(f"trainer.{key}"))
@@ -155,7 +157,8 @@ def test_the_memory_of_a_device_is_divided_by_the_ranks():
 def test_a_plan_in_shares_reaches_the_trainers_arguments_and_the_estimate():
     with own_caches():
         whole, shared = (
-            planned(config(chat(f"parallel={name}", *JOB, "precision.compute=bf16")))[0] for name in ("ddp", "fsdp2_offload")
+            planned(config(chat(f"parallel={name}", *JOB, "precision.compute=bf16")))[0]
+            for name in ("ddp", "fsdp2_offload")
         )
     assert shared.arguments["fsdp"] is True
     assert "fsdp" not in whole.arguments
