@@ -14,7 +14,6 @@ from finetune.plan.planned import planned
 TWO = ("launch=torchrun", "launch.nproc_per_node=2")
 JOB = ("launch=slurm", "launch.gpus_per_node=2", "plan.device=a100_80gb")
 """Two GPUs that need not be here."""
-SHARDED = ("fsdp2", "fsdp2_offload", "zero2", "zero3", "zero3_offload")
 
 
 @pytest.fixture(autouse=True)
@@ -113,11 +112,6 @@ def test_the_libraries_own_switches_are_refused_beside_the_group(key):
         config(chat(f"trainer.{key}"))
     assert OWNED["trainer"][key.partition("=")[0]] in str(refusal.value)
     assert "parallel=" in str(refusal.value)
-
-
-def test_an_idle_offload_is_told():
-    with pytest.raises(ConfigError, match="parallel=ddp keeps nothing in the host's memory"):
-        config(chat("parallel=ddp", "parallel.offload=true", *TWO))
 
 
 def arguments(method: str) -> dict:
