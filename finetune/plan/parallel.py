@@ -12,6 +12,7 @@ from finetune.config.schema import Config
 from finetune.errors import MissingExtra, UserError
 from finetune.estimate.setup import Shards
 from finetune.plan import environment
+from finetune.plan.summary import ModelSummary
 
 ADAPTERS = ("full", "lora")
 """Methods whose weights are known to be put together completely from shares."""
@@ -94,6 +95,19 @@ def _check_quantized(config: Config) -> None:
         raise UserError(
             f"parallel=fsdp2 with a 4-bit base: it is stored as {stored or 'uint8'} and computes in {computed}, and "
             f"would not be shared out. Write quantization.bnb_4bit_quant_storage={computed}"
+        )
+
+
+def check_model(config: Config, model: ModelSummary) -> None:
+    """Refuse an architecture that cannot be cut.
+
+    Raises:
+        UserError: layers share a weight that accelerate would put into two groups.
+    """
+    if config.parallel.method == FSDP2 and model.shared:
+        raise UserError(
+            f"parallel=fsdp2: layers of {model.architecture} share {model.shared[0]}, which cannot be cut by layers. "
+            "Write parallel=zero2, or parallel=ddp"
         )
 
 

@@ -64,6 +64,7 @@ def make(config: Config, prepared: Prepared, early: list[Check], notes: Sequence
     chosen = closing.value("precision", lambda: precision.resolve(config.precision, config.model.dtype, _on(config)))
     sizes = closing.value("batches", lambda: _batches(config, prepared))
     found = closing.value("model", lambda: summary(config, prepared))
+    closing.value("parallel", lambda: parallel.check_model(config, found) if found else None)
     arguments = closing.value("trainer", lambda: _arguments(config, chosen, sizes) if chosen and sizes else {})
     known = partial(Run, config, prepared, chosen, sizes, _defaults(config) | (arguments or {}))
     spent = closing.value("costs", lambda: costs(known(tuple(found.fresh))) if found and arguments else None)

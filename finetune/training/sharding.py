@@ -15,10 +15,23 @@ from finetune.errors import UserError
 from finetune.models import adapter, sharded
 from finetune.training import ranks, state, zero
 
+LAYERS = "transformer_layer_cls_to_wrap"
+"""transformers' word, in `fsdp_config`."""
+
 
 def is_sharded(trainer: Any) -> bool:
     """Whether the trainer's model or optimizer is in shares."""
     return bool(trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
+
+
+def layers(model: Any) -> list[str]:
+    """Names of the classes whose modules are shared out one by one: transformers' own list of the model.
+
+    Without those around the embeddings, such as BERT's, which accelerate 1.15 takes by themselves, and so twice.
+    """
+    embeddings = model.get_input_embeddings()
+    around = {type(module).__name__ for module in model.modules() if embeddings in list(module.children())}
+    return sorted(set(model._no_split_modules or ()) - around)
 
 
 def wrapping(trainer: Any) -> str:
@@ -36,12 +49,20 @@ def weights(trainer: Any) -> dict[str, torch.Tensor]:
     ZeRO's are the numbers that the optimizer moves, not the 16-bit copies that products are made of.
     """
     model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
-    if trainer.is_deepspeed_enabled:
-        return zero.weights(model)
     if adapter.is_adapted(model):
-        return {name: value.cpu() for name, value in adapter.trained(model).items()}
+        take = zero.weights if trainer.is_deepspeed_enabled else adapter.trained
+        trained = {name for name, value in model.named_parameters() if value.requires_grad}
+        return {name: value.cpu() for name, value in take(model).items() if name in trained}
+    if trainer.is_deepspeed_enabled:
+        return {**_buffers(model), **zero.weights(model)}
     found: dict[str, torch.Tensor] = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     return found
+
+
+def _buffers(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What a checkpoint keeps of a model besides its weights; every process has it whole."""
+    stored = model.state_dict().keys()
+    return {name: buffer.detach().cpu() for name, buffer in model.named_buffers() if name in stored}
 
 
 def optimizer(trainer: Any) -> dict[str, Any]:

@@ -14,16 +14,17 @@ from finetune.training import ranks
 
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Name to what the optimizer moves, in fp32, and the buffers; empty on all processes but the first."""
+    """Name to what the optimizer moves, in fp32, and to what is frozen; empty on all processes but the first."""
+    from deepspeed.runtime.zero import GatheredParameters
     from deepspeed.utils import safe_get_full_fp32_param
 
-    stored = model.state_dict().keys()
-    found = {name: buffer.detach().cpu() for name, buffer in model.named_buffers() if name in stored}
-    for name, weight in _trained(model):
-        whole = safe_get_full_fp32_param(weight)
-        if ranks.is_first():
-            found[name] = whole.detach().cpu().clone()
-    return found if ranks.is_first() else {}
+    found = {}
+    for name, weight in model.named_parameters():
+        with GatheredParameters([weight], enabled=not weight.requires_grad):
+            whole = safe_get_full_fp32_param(weight) if weight.requires_grad else weight
+            if ranks.is_first():
+                found[name] = whole.detach().cpu().clone()
+    return found
 
 
 def load_weights(model: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:

@@ -3,7 +3,7 @@
 import importlib.util
 
 import pytest
-from tiny_runs import chat, config, own_caches, prefer
+from tiny_runs import chat, config, masked, own_caches, prefer, translate
 
 from finetune.config.places import OWNED
 from finetune.errors import ConfigError, MissingExtra, UserError
@@ -82,6 +82,12 @@ def test_a_trainer_with_loops_of_its_own_is_refused():
     texts = config([word.replace("task=sft", "task=sentence_embedding") for word in chat("parallel=fsdp2", *JOB)])
     with pytest.raises(UserError, match=r"task=sentence_embedding is trained by whole copies\. Write parallel=ddp"):
         parallel.check(texts)
+
+
+@pytest.mark.parametrize(("recipe", "weight"), [(masked, "cls.predictions.bias"), (translate, "model.shared.weight")])
+def test_layers_that_share_a_weight_are_refused_by_its_name(recipe, weight):
+    with own_caches(), pytest.raises(UserError, match=rf"share {weight}, which cannot be cut.*Write parallel=zero2"):
+        planned(config(recipe("parallel=fsdp2", *JOB)))
 
 
 def test_a_four_bit_base_stored_as_it_computes_is_shared_out():

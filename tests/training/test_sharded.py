@@ -19,7 +19,7 @@ from finetune.plan.run_folder import RunFolder
 
 STEPS = ("global_batch_size=8", "trainer.per_device_train_batch_size=2")
 FULL = tiny_runs.chat(*SMALL, *STEPS)
-LORA = tiny_runs.chat(*SMALL, *STEPS, "adapter=lora", "adapter.lora_dropout=0")
+LORA = tiny_runs.classify(*SMALL, *STEPS, "adapter=lora", "adapter.lora_dropout=0")
 NO_DEEPSPEED = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="the extra deepspeed")
 
 
