@@ -12,6 +12,7 @@ from typing import Any
 from finetune.config import recipes
 from finetune.config.compose import Composed
 from finetune.config.launch import OF_A_JOB
+from finetune.config.parallel import OFFLOADING
 from finetune.config.places import Chosen
 from finetune.config.provenance import Setting
 from finetune.errors import Problem
@@ -169,6 +170,8 @@ RULES = (
          "launch={} is this one process; write launch=torchrun", "launch.method"),
     Rule(tuple(f"launch.{name}" for name in OF_A_JOB), _is_not("launch.method", "slurm"),
          "launch={} queues no job; write launch=slurm", "launch.method"),
+    Rule(("parallel.offload",), _is_not("parallel.method", *OFFLOADING),
+         "parallel={} keeps nothing in the host's memory", "parallel.method"),
     Rule(("launch.container_mounts",), lambda read: read("launch.method") == "slurm"
          and not read("launch.container_image"), "there is no launch.container_image", "launch.container_image"),
     Rule(("publish.commit_message",), _is("publish.to", None, "none"), "publish.to is none", "publish.to"),

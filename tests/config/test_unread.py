@@ -34,6 +34,11 @@ IDLE = {
         "launch=torchrun",
         "launch=torchrun queues no job; write launch=slurm",
     ),
+    "parallel.offload": (
+        "parallel.offload=true",
+        "parallel=zero2",
+        "parallel=zero2 keeps nothing in the host's memory",
+    ),
     "launch.container_mounts": ("launch.container_mounts=[/a:/a]", "launch=slurm", "no launch.container_image"),
     "evaluation.early_stopping_threshold": ("evaluation.early_stopping_threshold=0.1", "", "does not stop early"),
     "evaluation.generation.max_new_tokens": ("evaluation.generation.max_new_tokens=9", "", "nothing is generated"),
