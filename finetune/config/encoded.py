@@ -92,3 +92,5 @@ class Brought:
     """Tokens it has positions for."""
     config: dict[str, Any] = field(default_factory=dict)
     """The values of its config, as stated."""
+    generation: dict[str, Any] = field(default_factory=dict)
+    """Those of its generation config, where it has one."""
