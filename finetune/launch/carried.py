@@ -6,7 +6,7 @@ Knows plans and paths; nothing of pods or of clouds. Asks nobody anything.
 import os
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ import yaml
 from finetune.config.check import dump
 from finetune.config.launch import LaunchConfig
 from finetune.config.schema import Config
-from finetune.config.sweep import SweepConfig
 from finetune.config.written import literal
 from finetune.errors import UserError
 
 PATHS = ("path", "fallback_path", "chat_template", "data_files", "metrics", "resume_from_checkpoint")
 """Keys that may name a file of this machine."""
+LEFT = ("launch", "sweep", "run_folder")
+"""What is not of the run, but of how and where it is started."""
 HOME = "~"
 
 
@@ -42,7 +43,7 @@ def carried(config: Config) -> Carried:
     Raises:
         UserError: the folder of the run would not be on the volume.
     """
-    values = dump(replace(config, run_folder=None, launch=LaunchConfig(), sweep=SweepConfig()))
+    values = {key: value for key, value in dump(config).items() if key not in LEFT}
     files = tuple(dict.fromkeys(_made_absolute(values)))
     folder = _folder(config)
     refuse_outside(config.launch.mount, "run_folder, or output_dir", folder)
