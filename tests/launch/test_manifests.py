@@ -130,11 +130,6 @@ def test_each_rented_node_writes_the_recipe_and_starts_its_ranks(tmp_path):
     ("words", "said"),
     [
         ("launch=kubernetes", r"a pod runs an image[\s\S]*launch\.volume=CLAIM:/PATH"),
-        ("launch=skypilot", "a machine that SkyPilot rents is empty"),
-        ("launch=skypilot launch.container_image=a launch.nodes=2", "must be seen by all nodes"),
-        ("launch=kubernetes launch.container_image=a launch.volume=a:/b launch.partition=gpu", "has no such thing"),
-        ("launch=skypilot launch.container_image=a launch.time=60", "launch=skypilot has no such thing"),
-        ("launch=slurm launch.volume=a:/b", "launch=slurm has no such thing"),
         ("launch=kubernetes launch.container_image=a launch.volume=a", "training:/shared"),
         ("launch=kubernetes launch.container_image=a launch.volume=a:/b$c", "training:/shared"),
     ],
