@@ -35,6 +35,7 @@ def work(folder: RunFolder, request: Request | None = None) -> None:
     """Train, score and save one run; see `train`."""
     keep_freed_memory()
     plan = frozen.read(folder)
+    precision.take_own(int(os.environ.get("LOCAL_RANK", "0")))
     _check_device(plan)
     if ranks.is_first():
         folder.reached("training")
