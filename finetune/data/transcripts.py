@@ -63,6 +63,12 @@ def case_of(alphabet: str) -> str:
     return "keep" if has_upper == has_lower else "upper" if has_upper else "lower"
 
 
+def ended(ids: list[int], begin: int | None, end: int) -> list[int]:
+    """Ids of a text as a decoder learns them: without the token it begins with by itself, with one that ends it."""
+    own = ids[1:] if begin is not None and ids[:1] == [begin] else ids
+    return own if own[-1:] == [end] else [*own, end]
+
+
 def convolutions_of(config: dict[str, Any]) -> list[tuple[int, int]]:
     """What makes frames of samples, by a model's config; empty where it says nothing, or not all."""
     if config.get("add_adapter") or config.get("squeeze_factor", 1) != 1:

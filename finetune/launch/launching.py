@@ -39,6 +39,8 @@ def _of_a_job(config: LaunchConfig) -> Launch:
     """Asks the cluster first: what it would refuse is known before anything is prepared."""
     from finetune.launch import queueing, sbatch, slurm
 
+    if config.method in queueing.MANIFESTS:
+        raise UserError(f"launch={config.method} submits nothing itself. {queueing.submitted_by(config)}")
     slurm.check_here()
     slurm.check(sbatch.script(config, "test", Path("run").absolute(), []))
     return queueing.queue

@@ -4,8 +4,9 @@ A causal language model goes on with a prompt, padded on the left. An encoder-de
 its own generation config says, such as with beams, but draws nothing unasked.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -78,6 +79,28 @@ def _written(
     # The decoder begins with a token of its own, which may be the one that ends a text.
     for row in output[:, 1:].tolist():
         yield Answer(str(tokenizer.decode(row, skip_special_tokens=True)).strip(), not _stops(model).intersection(row))
+
+
+@torch.no_grad()
+def transcribed(
+    model: PreTrainedModel, words: PreTrainedTokenizerBase, heard: Mapping[str, Any], options: dict[str, Any]
+) -> Iterator[Answer]:
+    """What an encoder-decoder writes of a batch of sounds, in order.
+
+    Whisper gives neither what its decoder begins with nor the token that ends a text, where others give both.
+
+    Args:
+        heard: what the model takes, a row each.
+        options: as of `written`.
+    """
+    inputs = {name: value.to(model.device) for name, value in heard.items()}
+    wanted = {"max_new_tokens": options["max_new_tokens"]} | options.get("generation_config", {})
+    used = len(words("")["input_ids"])  # what stands before a text
+    decoding = GREEDY | {"forced_eos_token_id": None} | _within(model, used, wanted)
+    begin, stops = model.generation_config.decoder_start_token_id, _stops(model)
+    for row in model.generate(**inputs, **decoding).tolist():  # type: ignore[operator]
+        own = list(takewhile(lambda token: token not in stops, row[1:] if row[0] == begin else row))
+        yield Answer(str(words.decode(own, skip_special_tokens=True)).strip(), len(own) >= decoding["max_new_tokens"])
 
 
 def _within(model: PreTrainedModel, used: int, options: dict[str, Any]) -> dict[str, Any]:

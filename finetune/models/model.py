@@ -59,12 +59,13 @@ def brought(model: ModelConfig, source: Source) -> Brought:
 
     own = stated(model, source)
     try:
-        stops = GenerationConfig.from_pretrained(source.path, revision=source.revision or "main").eos_token_id
+        decoding = GenerationConfig.from_pretrained(source.path, revision=source.revision or "main").to_dict()
     except (OSError, ValueError):  # a model that generates nothing has none
-        stops = getattr(own.get_text_config(), "eos_token_id", None)
+        decoding = {"eos_token_id": getattr(own.get_text_config(), "eos_token_id", None)}
     labels = () if model.ignore_mismatched_sizes else _labels(own)
+    stops = decoding.get("eos_token_id")
     kept = tuple(stops if isinstance(stops, list) else [] if stops is None else [stops])
-    return Brought(labels, kept, positions(own), own.to_dict())
+    return Brought(labels, kept, positions(own), own.to_dict(), decoding)
 
 
 def _labels(config: PretrainedConfig) -> tuple[str, ...]:

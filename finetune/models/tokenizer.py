@@ -83,7 +83,7 @@ def max_length_of(tokenizer: PreTrainedTokenizerBase, model: PretrainedConfig) -
 def positions(model: PretrainedConfig) -> int | None:
     """Tokens the model has positions for; some count them from behind the pad token, and the first ones are lost."""
     text = model.get_text_config()
-    found: int | None = getattr(text, "max_position_embeddings", None)
+    found: int | None = getattr(text, "max_position_embeddings", getattr(text, "max_target_positions", None))
     if found and text.model_type in COUNTED_FROM_PAD:
         return found - (text.pad_token_id or 0) - 1
     return found

@@ -56,7 +56,8 @@ def _of_class(kind: Any, family: Family, texts: Iterable[str]) -> Any:
     """A tokenizer of a class of its own: trained, or of letters, whose vocabulary is that of the family."""
     if issubclass(kind, PreTrainedTokenizerFast):
         given = {"new_special_tokens": family.tokens} if family.tokens else {}
-        return kind().train_new_from_iterator(texts, VOCABULARY, show_progress=False, **given)
+        special = {f"{role}_token": token for role, token in family.special.items()}
+        return kind(**special).train_new_from_iterator(texts, VOCABULARY, show_progress=False, **given)
     tokens = [*family.special.values(), *family.tokens]
     with TemporaryDirectory() as folder:
         file = Path(folder) / "vocab.json"

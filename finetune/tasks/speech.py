@@ -37,6 +37,7 @@ class Speech(Task):
         "tokenizer.max_length": "sounds have no tokens; write task.max_duration_in_seconds",
         **dict.fromkeys(("tokenizer.chat_template", "tokenizer.pad_token"), "the processor is taken as it is"),
         "packing": "a sound is a row of its own",
+        "trainer.label_smoothing_factor": "models of speech make their loss, or their decoder's inputs, of the labels",
     }
 
     max_duration_in_seconds: Annotated[Number, Field(gt=0)] = 20.0
@@ -111,6 +112,14 @@ class Speech(Task):
     def weight(self, batch: dict[str, torch.Tensor]) -> int:
         """Tokens of the transcripts."""
         return int((batch["labels"] != IGNORED).sum())
+
+    def outcomes(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
+        """Nothing: letters and tokens are no use before they are words."""
+        return logits.new_empty(0), logits.new_empty(0)
+
+    def metrics(self, facts: Facts) -> Sequence[str]:
+        """The loss alone; errors are counted in answers."""
+        return ()
 
     def answer_metrics(self, facts: Facts) -> Sequence[str]:
         """Errors a word, and a character."""

@@ -70,14 +70,6 @@ class SpeechRecognition(Speech):
             found.loss = found.loss / self.weight(batch)
         return found
 
-    def outcomes(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
-        """Nothing: letters are no use before they are words."""
-        return logits.new_empty(0), logits.new_empty(0)
-
-    def metrics(self, facts: Facts) -> Sequence[str]:
-        """The loss alone; errors are counted in answers."""
-        return ()
-
     def predict(
         self, model: Any, tokenizer: Any, inputs: Sequence[Any], options: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
