@@ -73,6 +73,11 @@ def _check_what_is_trained(config: Config) -> None:
             f"parallel=zero3 with adapter={adapter} saves adapters with empty weights. Write parallel=fsdp2, or "
             "parallel=zero2"
         )
+    if config.precision.trainable != "fp32":
+        raise UserError(
+            f"parallel={method} keeps trained weights in fp32, whatever precision.trainable says. Write "
+            "precision.trainable=fp32, or parallel=ddp"
+        )
     if method == FSDP2:
         _check_quantized(config)
     optimizer = str(config.trainer.get("optim", OPTIMIZERS[0]))
@@ -90,7 +95,9 @@ def _check_quantized(config: Config) -> None:
         return
     stored, computed = config.quantization.get("bnb_4bit_quant_storage"), _compute(config)
     if method != "bitsandbytes_4bit":
-        raise UserError(f"parallel=fsdp2: a base in quantization={method} cannot be shared out. Write bnb_4bit")
+        raise UserError(
+            f"parallel=fsdp2: a base in quantization={method} cannot be shared out. Write quantization=bnb_4bit"
+        )
     if str(stored) != computed:
         raise UserError(
             f"parallel=fsdp2 with a 4-bit base: it is stored as {stored or 'uint8'} and computes in {computed}, and "
@@ -102,12 +109,12 @@ def check_model(config: Config, model: ModelSummary) -> None:
     """Refuse an architecture that cannot be cut.
 
     Raises:
-        UserError: layers share a weight that accelerate would put into two groups.
+        UserError: accelerate would fail to, such as where layers share a weight.
     """
-    if config.parallel.method == FSDP2 and model.shared:
+    if config.parallel.method == FSDP2 and model.uncut:
         raise UserError(
-            f"parallel=fsdp2: layers of {model.architecture} share {model.shared[0]}, which cannot be cut by layers. "
-            "Write parallel=zero2, or parallel=ddp"
+            f"parallel=fsdp2 cannot cut {model.architecture} by layers: {model.uncut}. Write parallel=zero2, or "
+            "parallel=ddp"
         )
 
 

@@ -3,6 +3,7 @@
 import importlib.util
 
 import pytest
+import tiny_media
 from tiny_runs import chat, config, masked, own_caches, prefer, translate
 
 from finetune.config.places import OWNED
@@ -55,6 +56,7 @@ def test_the_check_says_who_holds_what(words, said):
         (("parallel=fsdp2", "adapter=qlora", *JOB), "stored as uint8 and computes in float32",
          "quantization.bnb_4bit_quant_storage=float32"),
         (("parallel=fsdp2", "adapter=lora", "quantization=bnb_8bit", *JOB), "cannot be shared out", "bnb_4bit"),
+        (("parallel=fsdp2", "precision.trainable=bf16", *JOB), "trained weights in fp32", "precision.trainable=fp32"),
         (("parallel=fsdp2", "trainer.optim=adafactor", *JOB), "states of trainer.optim=adafactor",
          "trainer.optim=adamw_torch"),
         (("parallel=zero2", "guards.non_finite=skip", *JOB), "before a step can be left", "guards.non_finite=stop"),
@@ -84,9 +86,16 @@ def test_a_trainer_with_loops_of_its_own_is_refused():
         parallel.check(texts)
 
 
-@pytest.mark.parametrize(("recipe", "weight"), [(masked, "cls.predictions.bias"), (translate, "model.shared.weight")])
-def test_layers_that_share_a_weight_are_refused_by_its_name(recipe, weight):
-    with own_caches(), pytest.raises(UserError, match=rf"share {weight}, which cannot be cut.*Write parallel=zero2"):
+@pytest.mark.parametrize(
+    ("recipe", "why"),
+    [
+        (masked, "its layers share cls.predictions.bias"),
+        (translate, "its layers share model.shared.weight"),
+        (tiny_media.classify_sounds, "it names no input embeddings"),
+    ],
+)
+def test_a_model_that_cannot_be_cut_is_refused_with_the_reason(recipe, why):
+    with own_caches(), pytest.raises(UserError, match=rf"by layers: {why}\. Write parallel=zero2"):
         planned(config(recipe("parallel=fsdp2", *JOB)))
 
 
