@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import written
+from finetune.config.launch import RAY, LaunchConfig
 from finetune.plan.run_folder import RunFolder
 from finetune.sweep.beginning import Sweep
 from finetune.sweep.devices import VISIBLE
@@ -70,8 +71,17 @@ def command(trial: Trial, sweep: Sweep) -> list[str]:
         written.literal(f"run_folder={run}"),
         written.literal(f"name={sweep.first.name}-{run.name}"),
         *seeds(trial.seed, sweep),
+        *_launched(sweep.first.launch),
     ]
     return [sys.executable, "-m", "finetune", "train", *words]
+
+
+def _launched(launch: LaunchConfig) -> list[str]:
+    """How a trial is launched where it is; Ray has brought it there, with the devices of its processes."""
+    if launch.method != RAY:
+        return []
+    ranks = launch.gpus if launch.nproc_per_node == "auto" else launch.nproc_per_node
+    return ["launch.method=local"] if ranks == 1 else ["launch.method=torchrun", f"launch.nproc_per_node={ranks}"]
 
 
 def seeds(number: int, sweep: Sweep) -> list[str]:
