@@ -3,6 +3,7 @@
 Folders, rows and the interpreter are the same on all machines of the cluster. Knows nothing of sweeps.
 """
 
+import os
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ NEVER_BEGAN = (
     "JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE",
 )  # fmt: skip
 """Ray's words for a job of which no process was started, and which would be none if it was submitted again."""
+CACHES = ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_HUB_OFFLINE")
+"""What of this environment a trial has as well. No credentials: Ray shows to everybody what a job has."""
 
 
 class RayJobs:
@@ -46,7 +49,8 @@ class RayJobs:
         # exec: a signal is for the run, not for a shell around it.
         entry = f"cd {shlex.quote(str(Path.cwd()))} && exec {words} >> {shlex.quote(str(log))} 2>&1 < /dev/null"
         # Ray itself would kill what has not ended after three seconds.
-        stated = {**variables, "RAY_JOB_STOP_WAIT_TIME_S": str(self.launch.grace_seconds)}
+        here = {name: os.environ[name] for name in CACHES if name in os.environ}
+        stated = {**here, **variables, "RAY_JOB_STOP_WAIT_TIME_S": str(self.launch.grace_seconds)}
         asked = {"entrypoint": entry, "submission_id": name, "runtime_env": {"env_vars": stated}}
         return {"ray": name, "log": str(log)}, asked | self._resources()
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from finetune.config import written
-from finetune.config.launch import RAY, LaunchConfig
 from finetune.plan.run_folder import RunFolder
+from finetune.sweep import points
 from finetune.sweep.beginning import Sweep
 from finetune.sweep.devices import VISIBLE
 from finetune.sweep.processes import Handle
@@ -71,17 +71,9 @@ def command(trial: Trial, sweep: Sweep) -> list[str]:
         written.literal(f"run_folder={run}"),
         written.literal(f"name={sweep.first.name}-{run.name}"),
         *seeds(trial.seed, sweep),
-        *_launched(sweep.first.launch),
+        *(f"launch.{name}={value}" for name, value in points.brought(sweep.first.launch).items()),
     ]
     return [sys.executable, "-m", "finetune", "train", *words]
-
-
-def _launched(launch: LaunchConfig) -> list[str]:
-    """How a trial is launched where it is; Ray has brought it there, with the devices of its processes."""
-    if launch.method != RAY:
-        return []
-    ranks = launch.gpus if launch.nproc_per_node == "auto" else launch.nproc_per_node
-    return ["launch.method=local"] if ranks == 1 else ["launch.method=torchrun", f"launch.nproc_per_node={ranks}"]
 
 
 def seeds(number: int, sweep: Sweep) -> list[str]:
