@@ -95,7 +95,7 @@ class LaunchConfig:
     address: Line | None = None
     """Of the head of a Ray cluster, such as http://head:8265. None is RAY_ADDRESS, or a cluster of this machine."""
     rdzv_port: Annotated[int, Field(strict=True, ge=1024, le=65535)] | None = None
-    """Where the nodes meet, on the first one. None follows from the number of the job."""
+    """Where the nodes meet, on the first one. None follows from the number of a job of SLURM, else is torchrun's."""
     rdzv_timeout: Positive = 600
     """Seconds that the nodes wait for each other: a container may take minutes on one of them."""
     follow: Switch = False

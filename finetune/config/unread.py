@@ -12,6 +12,7 @@ from typing import Any
 from finetune.config import recipes
 from finetune.config.compose import Composed
 from finetune.config.launch import OF_A_JOB, READ_BY
+from finetune.config.parallel import OFFLOADING
 from finetune.config.places import Chosen
 from finetune.config.provenance import Setting
 from finetune.errors import Problem
@@ -169,6 +170,8 @@ RULES = (
          "launch={} is this one process; write launch=torchrun", "launch.method"),
     Rule(tuple(f"launch.{name}" for name in OF_A_JOB), _is_not("launch.method", *READ_BY),
          "launch={} queues no job; write launch=slurm", "launch.method"),
+    Rule(("parallel.offload",), _is_not("parallel.method", *OFFLOADING),
+         "parallel={} keeps nothing in the host's memory", "parallel.method"),
     *(Rule(tuple(f"launch.{name}" for name in OF_A_JOB if name not in read), _is("launch.method", method),
            "launch={} has no such thing", "launch.method") for method, read in READ_BY.items()),
     Rule(("launch.container_mounts",), lambda read: read("launch.method") == "slurm"

@@ -1,6 +1,6 @@
-"""Raw rows to the columns of a shard, part by part, with every row accounted for: read = kept + dropped.
+"""Raw rows to the columns of a shard, batch by batch, with every row accounted for: read = kept + dropped.
 
-Knows batches and processes. What a row means comes from the task, as an `Encoder`. Memory is bounded by a part.
+Knows batches and processes. What a row means comes from the task, as an `Encoder`. Memory is bounded by a batch.
 """
 
 import gc
@@ -19,11 +19,10 @@ from finetune.data.parts import Part, part_of
 from finetune.data.shards import SEQUENCES, Columns, Writer
 from finetune.errors import UserError
 
+# Rows that are in memory at once, as lists of numbers. Where they end decides nothing but that.
 BATCH = 1000
-# Rows that are in memory at once. Where they end decides nothing but that.
-PART = 8 * BATCH
 # One process starts tokenizing at once, and its tokenizer has a thread for each core.
-PARTS_A_PROCESS = 4
+BATCHES_A_PROCESS = 32
 
 Encoded = tuple[Part | None, Account]
 
@@ -37,19 +36,19 @@ def encode(rows: Dataset, encoder: Encoder, folder: Path, processes: int | None 
         UserError: whatever `read` and `tokenize` raise, with the number of the row.
     """
     account = Account(read=0)
-    size = min(PART, 8 * (encoder.at_once or PART))
-    parts = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
-    mapped = _mapping(processes or _processes(len(parts)))
+    size = min(BATCH, encoder.at_once or BATCH)
+    batches = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
+    mapped = _mapping(processes or _processes(len(batches)))
     with Writer(folder) as writer:
-        for part, found in mapped(lambda numbers: _part(rows, numbers, encoder), parts):
+        for part, found in mapped(lambda batch: _part(rows, batch, encoder), batches):
             account.add(found)
             if part is not None:
                 writer.append(part)
     return account
 
 
-def _processes(parts: int) -> int:
-    return max(1, min(len(os.sched_getaffinity(0)), parts // PARTS_A_PROCESS))
+def _processes(batches: int) -> int:
+    return max(1, min(len(os.sched_getaffinity(0)), batches // BATCHES_A_PROCESS))
 
 
 def _mapping(processes: int) -> Callable[..., Iterator[Encoded]]:
@@ -58,23 +57,23 @@ def _mapping(processes: int) -> Callable[..., Iterator[Encoded]]:
     return map if is_alone else partial(_forking, processes)
 
 
-def _forking(processes: int, work: Callable[[range], Encoded], parts: Sequence[range]) -> Iterator[Encoded]:
+def _forking(processes: int, work: Callable[[range], Encoded], batches: Sequence[range]) -> Iterator[Encoded]:
     global _work
     _work = work
     with multiprocessing.get_context("fork").Pool(processes) as pool:
-        yield from pool.imap(_forked, parts)
+        yield from pool.imap(_forked, batches)
 
 
 _work: Callable[[range], Encoded]
 
 
-def _forked(part: range) -> Encoded:
-    return _work(part)
+def _forked(batch: range) -> Encoded:
+    return _work(batch)
 
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """A part is many lists and no circles of them: to look for circles again and again takes a quarter of the time."""
+    """A batch is many lists and no circles: to look for circles again and again takes a quarter of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -85,20 +84,16 @@ def _no_collection() -> Iterator[None]:
 
 
 @_no_collection()
-def _part(rows: Dataset, numbers: range, encoder: Encoder) -> Encoded:
+def _part(rows: Dataset, batch: range, encoder: Encoder) -> Encoded:
     """The arrays of consecutive rows, and what became of each."""
-    account = Account(read=len(numbers))
-    kept: list[tuple[int, Columns]] = []
-    size = min(BATCH, encoder.at_once or BATCH)
-    for start in range(numbers.start, numbers.stop, size):
-        batch = range(start, min(start + size, numbers.stop))
-        readable = list(_readable(batch, _rows(rows, batch), encoder, account))
-        encoded = list(_tokenized(readable, encoder, account, cut=None))
-        kept += _trainable(_shortened(encoded, encoder, account), encoder, account)
+    account = Account(read=len(batch))
+    readable = list(_readable(batch, _rows(rows, batch), encoder, account))
+    encoded = list(_tokenized(readable, encoder, account, cut=None))
+    kept = list(_trainable(_shortened(encoded, encoder, account), encoder, account))
     if not kept:
         return None, account
-    kept_rows = [row for _, row in kept]
-    return part_of([at for at, _ in kept], kept_rows, encoder.labels, encoder.lists, encoder.column), account
+    numbers, columns = zip(*kept, strict=True)
+    return part_of(numbers, columns, encoder.labels, encoder.lists, encoder.column), account
 
 
 def _rows(rows: Dataset, batch: range) -> list[dict[str, Any]]:

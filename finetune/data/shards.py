@@ -78,7 +78,8 @@ class Writer:
         if part.columns.keys() != self.columns.keys():
             raise ValueError(f"the columns {sorted(part.columns)} are not those before, {sorted(self.columns)}")
         for name, values in part.values.items():
-            self._write(name, values.astype(self.columns[name].dtype))
+            # Whole numbers may become floats; floats are never cut to whole numbers.
+            self._write(name, values.astype(self.columns[name].dtype, casting="same_kind"))
         for name, lengths in part.lengths.items():
             self._extend("offsets" if name == part.main else f"{name}.offsets", lengths)
         self.rows += len(part.values["row"])

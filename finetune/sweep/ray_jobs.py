@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -23,6 +24,8 @@ NEVER_BEGAN = (
     "JOB_SUPERVISOR_ACTOR_UNSCHEDULABLE",
 )  # fmt: skip
 """Ray's words for a job of which no process was started, and which would be none if it was submitted again."""
+FAILED = (RuntimeError, OSError)
+"""What Ray's client raises: where a request fails, and where nobody answers it (errors of requests are OSErrors)."""
 CACHES = ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_HUB_OFFLINE")
 """What of this environment a trial has as well. No credentials: Ray shows to everybody what a job has."""
 
@@ -48,8 +51,8 @@ class RayJobs:
         words = shlex.join([*python, *command[1:]])
         # exec: a signal is for the run, not for a shell around it.
         entry = f"cd {shlex.quote(str(Path.cwd()))} && exec {words} >> {shlex.quote(str(log))} 2>&1 < /dev/null"
-        # Ray itself would kill what has not ended after three seconds.
         here = {name: os.environ[name] for name in CACHES if name in os.environ}
+        # Ray itself would kill what has not ended after three seconds.
         stated = {**here, **variables, "RAY_JOB_STOP_WAIT_TIME_S": str(self.launch.grace_seconds)}
         asked = {"entrypoint": entry, "submission_id": name, "runtime_env": {"env_vars": stated}}
         return {"ray": name, "log": str(log)}, asked | self._resources()
@@ -68,7 +71,7 @@ class RayJobs:
         """
         try:
             self.client.submit_job(**waiting)
-        except RuntimeError as error:
+        except FAILED as error:
             raise MachineError(f"Ray refuses the job of a trial: {_first_line(error)}") from None
 
     def is_running(self, handle: Handle) -> bool:
@@ -82,10 +85,9 @@ class RayJobs:
     def _is_active(self, handle: Handle) -> bool:
         try:
             found = self.client.get_job_info(handle["ray"])
-        except ConnectionError:
-            return True
-        except RuntimeError:  # there is no such job: it was not submitted, or the head of the cluster began anew
-            return False
+        except FAILED as error:
+            # 404: there is no such job. It was not submitted, or the head of the cluster began anew.
+            return f"status code {HTTPStatus.NOT_FOUND:d}" not in str(error)
         if (found.error_type or "") in NEVER_BEGAN:
             with Path(handle["log"]).open("a", encoding="utf-8") as log:
                 log.write(f"{SAID}Ray did not start it: {found.message}\n")
@@ -93,7 +95,7 @@ class RayJobs:
 
     def stop(self, handle: Handle) -> None:
         """Ask its processes: Ray sends SIGTERM to all of them."""
-        with suppress(RuntimeError, ConnectionError):  # it has ended meanwhile, or Ray does not answer
+        with suppress(*FAILED):  # it has ended meanwhile, or Ray does not answer
             self.client.stop_job(handle["ray"])
 
     def end(self, handle: Handle) -> None:
@@ -109,7 +111,7 @@ def _client(address: str | None) -> Any:
         raise MissingExtra("ray", "ray") from None
     try:
         return JobSubmissionClient(address)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (*FAILED, ValueError) as error:
         where = address or "RAY_ADDRESS or this machine"
         raise MachineError(
             f"launch=ray: no cluster of Ray answers at {where}: {_first_line(error)}. Write "

@@ -34,6 +34,11 @@ IDLE = {
         "launch=torchrun",
         "launch=torchrun queues no job; write launch=slurm",
     ),
+    "parallel.offload": (
+        "parallel.offload=true",
+        "parallel=zero2",
+        "parallel=zero2 keeps nothing in the host's memory",
+    ),
     "launch.volume": ("launch.volume=a:/b", "launch=slurm", "launch=slurm has no such thing"),
     "launch.modules": (
         "launch.modules=[cuda]",

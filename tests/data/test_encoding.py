@@ -74,10 +74,9 @@ def test_read_is_kept_and_dropped_with_each_reason_and_row(encode):
 TEXTS = ["a", None, "b!", "c", "ab-de", "d", "e!", "f-", "--"] * 5
 
 
-def test_rows_are_counted_over_batches_and_parts(encode, monkeypatch):
+def test_rows_are_counted_over_batches(encode, monkeypatch):
     whole = encode(TEXTS, name="whole")
     monkeypatch.setattr(encoding, "BATCH", 3)
-    monkeypatch.setattr(encoding, "PART", 7)
     shard, account = encode(TEXTS)
     assert account == whole[1]
     assert account.read == shard.rows + sum(map(len, account.dropped.values())) == len(TEXTS)
@@ -89,14 +88,14 @@ def files(shard):
 
 
 def test_several_processes_write_the_bytes_that_one_writes(encode, monkeypatch):
-    monkeypatch.setattr(encoding, "PART", 7)
+    monkeypatch.setattr(encoding, "BATCH", 7)
     one, two = encode(TEXTS, name="one", processes=1), encode(TEXTS, name="two", processes=2)
     assert files(one[0]) == files(two[0])
     assert one[1] == two[1]
 
 
 def test_an_error_in_another_process_names_the_row(encode, monkeypatch):
-    monkeypatch.setattr(encoding, "PART", 2)
+    monkeypatch.setattr(encoding, "BATCH", 2)
     with pytest.raises(UserError, match="row 4: it asks"):
         encode([None, "a", "b", None, "c?"], processes=2)
 
