@@ -80,6 +80,13 @@ CONFLICTS = (
         "Write launch.volume=NAME:/PATH",
     ),
     Conflict(
+        "launch.nodes",
+        "launch.method",
+        lambda read: read("launch.method") == "ray" and (read("launch.nodes") or 1) > 1,
+        "a job of Ray has the devices of one machine.",
+        "Leave launch.nodes out; launch=slurm gives a trial several",
+    ),
+    Conflict(
         "launch.setup",
         "launch.method",
         lambda read: (

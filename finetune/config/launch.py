@@ -12,6 +12,7 @@ TORCHRUN: Final = "torchrun"
 SLURM: Final = "slurm"
 KUBERNETES: Final = "kubernetes"
 SKYPILOT: Final = "skypilot"
+RAY: Final = "ray"
 RANK = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
 """With these, making the trainer's arguments already waits for the other processes."""
 
@@ -46,7 +47,7 @@ class LaunchConfig:
 
     __pydantic_config__: ClassVar[Any] = Closed
 
-    method: Literal["local", "torchrun", "slurm", "kubernetes", "skypilot"] = LOCAL
+    method: Literal["local", "torchrun", "slurm", "kubernetes", "skypilot", "ray"] = LOCAL
     nproc_per_node: Positive | Literal["auto"] = "auto"
     """Processes a machine, by torchrun's name; auto is one for each accelerator."""
     nodes: Positive = 1
@@ -91,8 +92,10 @@ class LaunchConfig:
     """What holds credentials such as HF_TOKEN: a Secret of Kubernetes, or a variable of `sky launch --secret`."""
     node_selector: dict[Label, Word] = field(default_factory=dict)
     """Labels that the nodes must have, such as nvidia.com/gpu.product."""
+    address: Line | None = None
+    """Of the head of a Ray cluster, such as http://head:8265. None is RAY_ADDRESS, or a cluster of this machine."""
     rdzv_port: Annotated[int, Field(strict=True, ge=1024, le=65535)] | None = None
-    """Where the nodes meet, on the first one. None follows from the number of the job."""
+    """Where the nodes meet, on the first one. None follows from the number of a job of SLURM, else is torchrun's."""
     rdzv_timeout: Positive = 600
     """Seconds that the nodes wait for each other: a container may take minutes on one of them."""
     follow: Switch = False
@@ -109,6 +112,13 @@ class LaunchConfig:
         return int(str(self.gpus_per_node or 0).rpartition(":")[2])
 
     @property
+    def mebibytes(self) -> float | None:
+        """Memory of a node of a job."""
+        text = str(self.mem or "")
+        number, unit = (text, "M") if text.isdecimal() else (text[:-1], text[-1:])
+        return int(number) * 1024.0 ** ("KMGT".index(unit) - 1) if text else None
+
+    @property
     def mount(self) -> str | None:
         """Where the volume is."""
         return self.volume.partition(":")[2] if self.volume else None
@@ -123,6 +133,7 @@ READ_BY: Final[dict[str, tuple[str, ...]]] = {
             "follow"),
     KUBERNETES: (*_ANY_JOB, "time", "volume", "secret_name", "node_selector"),
     SKYPILOT: (*_ANY_JOB, "volume", "secret_name"),
+    RAY: ("gpus_per_node", "cpus_per_node", "mem", "grace_seconds", "python", "address"),
 }  # fmt: skip
 """Of these keys, those that each kind of job reads."""
 

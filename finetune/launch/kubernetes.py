@@ -20,7 +20,6 @@ LONGEST = 52
 """Letters of a name: with the number of a pod behind it, it is a label of at most 63."""
 STARTS = 6
 """Pods of each node that may fail; where one fails, the others of its start do as well."""
-UNITS = {"K": "Ki", "M": "Mi", "G": "Gi", "T": "Ti"}
 Object = dict[str, Any]
 
 
@@ -125,16 +124,10 @@ def _resources(launch: LaunchConfig) -> Object:
         raise UserError(f"launch.gpus_per_node={launch.gpus_per_node}: Kubernetes counts GPUs, and their type is a "
                         f"label of the node. Write launch.gpus_per_node={launch.gpus} "
                         "launch.node_selector={nvidia.com/gpu.product: NAME}")  # fmt: skip
-    memory = {"memory": _size(launch.mem)} if launch.mem else {}
+    memory = {"memory": f"{launch.mebibytes:.0f}Mi"} if launch.mebibytes else {}
     gpus = {"nvidia.com/gpu": launch.gpus} if launch.gpus else {}
     cpus = {"cpu": launch.cpus_per_node} if launch.cpus_per_node else {}
     return {kind: found for kind, found in {"requests": cpus | memory, "limits": memory | gpus}.items() if found}
-
-
-def _size(mem: str | int) -> str:
-    """`64G`, which is 64 GiB to SLURM, as Kubernetes writes it."""
-    text = str(mem)
-    return f"{text[:-1]}{UNITS[text[-1]]}" if text[-1] in UNITS else f"{text}Mi"
 
 
 def seconds(time: str | int) -> int:

@@ -8,7 +8,7 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
-from finetune.config.launch import KUBERNETES, SKYPILOT, LaunchConfig
+from finetune.config.launch import KUBERNETES, SKYPILOT, SLURM, LaunchConfig
 from finetune.launch import kubernetes, sbatch, skypilot, slurm
 from finetune.launch.jobs import JOB
 from finetune.models import source
@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 MANIFESTS = {KUBERNETES: kubernetes.of_plan, SKYPILOT: skypilot.of_plan}
 """Jobs that others submit."""
+WRITTEN = (SLURM, *MANIFESTS)
+"""Jobs that can be shown before they are submitted."""
 SUBMIT = {KUBERNETES: "| kubectl apply -f -", SKYPILOT: "> run.yaml && sky launch run.yaml"}
 
 

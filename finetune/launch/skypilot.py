@@ -52,7 +52,7 @@ def _resources(launch: LaunchConfig) -> Object:
     found = {
         "accelerators": _accelerators(launch),
         "cpus": f"{launch.cpus_per_node}+" if launch.cpus_per_node else None,
-        "memory": f"{_gigabytes(launch.mem)}+" if launch.mem else None,
+        "memory": f"{launch.mebibytes / 1024:g}+" if launch.mebibytes else None,
         "image_id": f"docker:{launch.container_image}" if launch.container_image else None,
         # Of `sky jobs launch`; what was taken away is started again in any case.
         "job_recovery": {"recover_on_exit_codes": [RESUMABLE]} if launch.requeue else None,
@@ -65,11 +65,3 @@ def _accelerators(launch: LaunchConfig) -> str | None:
         raise UserError(f"launch.gpus_per_node={launch.gpus_per_node}: SkyPilot rents GPUs by their type. Write "
                         f"launch.gpus_per_node=A100:{launch.gpus} or another; `sky show-gpus` lists them")  # fmt: skip
     return launch.gpus_per_node
-
-
-def _gigabytes(mem: str | int) -> float | int:
-    """`64G` or a number of MB, as SLURM writes them."""
-    text = str(mem)
-    number, unit = (text, "M") if text.isdecimal() else (text[:-1], text[-1])
-    found = int(number) * 1024.0 ** ("KMGT".index(unit) - 2)
-    return int(found) if found.is_integer() else round(found, 2)

@@ -46,6 +46,7 @@ IDLE = {
         "launch=kubernetes has no such thing",
     ),
     "launch.time": ("launch.time=5", "launch=skypilot launch.container_image=a", "launch=skypilot has no such thing"),
+    "launch.requeue": ("launch.requeue=false", "launch=ray", "launch=ray has no such thing"),
     "launch.container_mounts": ("launch.container_mounts=[/a:/a]", "launch=slurm", "no launch.container_image"),
     "evaluation.early_stopping_threshold": ("evaluation.early_stopping_threshold=0.1", "", "does not stop early"),
     "evaluation.generation.max_new_tokens": ("evaluation.generation.max_new_tokens=9", "", "nothing is generated"),
@@ -173,6 +174,7 @@ AT_ODDS = {
     "launch.container_image": ("launch=kubernetes launch.volume=a:/b", "Write launch.container_image=IMAGE"),
     "launch.volume": ("launch=skypilot launch.container_image=a launch.nodes=2", "Write launch.volume=NAME:/PATH"),
     "launch.setup": ("launch=skypilot", "Write launch.setup=FILE"),
+    "launch.nodes": ("launch=ray launch.nodes=2", "Leave launch.nodes out"),
     "model.from_config": ("model.from_config=true adapter=lora", "Write adapter=full"),
     "evaluation.early_stopping_patience": (
         "evaluation.early_stopping_patience=2", "Write trainer.load_best_model_at_end=true",

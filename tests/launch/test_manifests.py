@@ -57,8 +57,8 @@ def test_kubernetes_takes_it(rich):
 def test_a_pod_has_what_is_asked_for(rich):
     (container,) = spec(rich)["containers"]
     assert container["resources"] == {
-        "requests": {"cpu": 32, "memory": "400Gi"},
-        "limits": {"memory": "400Gi", "nvidia.com/gpu": 4},
+        "requests": {"cpu": 32, "memory": "409600Mi"},
+        "limits": {"memory": "409600Mi", "nvidia.com/gpu": 4},
     }
     assert spec(rich)["nodeSelector"] == {"nvidia.com/gpu.product": "A100"}
     assert (spec(rich)["activeDeadlineSeconds"], spec(rich)["terminationGracePeriodSeconds"]) == (36 * 3600, 60)
