@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny_runs
@@ -138,6 +139,41 @@ def test_a_job_is_given_what_a_node_is_asked_for_and_time_for_a_checkpoint(monke
     assert job["runtime_env"]["env_vars"] == {"HF_HOME": "/shared/hf", "RAY_JOB_STOP_WAIT_TIME_S": "30"}
     assert "exec /env/python -m 'x y' >> /l 2>&1 < /dev/null" in job["entrypoint"]
     assert "exec /here/python" in asked(monkeypatch)["entrypoint"]
+
+
+class Answering:
+    """A head of Ray that gives one answer."""
+
+    def __init__(self, answer) -> None:
+        self.answer = answer
+
+    def get_job_info(self, _):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_running"),
+    [
+        (OSError("connection refused"), True),
+        (RuntimeError("Request failed with status code 503: later."), True),
+        (RuntimeError("Request failed with status code 404: Job x does not exist."), False),
+    ],
+)
+def test_only_a_job_that_ray_does_not_know_is_gone(monkeypatch, answer, is_running):
+    monkeypatch.setattr(ray_jobs, "_client", lambda _: Answering(answer))
+    assert RayJobs(LaunchConfig(method="ray")).is_running({"ray": "x", "log": "/l"}) is is_running
+
+
+def test_why_ray_started_nothing_is_the_reason_of_the_trial(monkeypatch, tmp_path):
+    ended = SimpleNamespace(is_terminal=lambda: True)
+    answer = SimpleNamespace(error_type="JOB_SUPERVISOR_ACTOR_START_TIMEOUT", message="no GPUs", status=ended)
+    monkeypatch.setattr(ray_jobs, "_client", lambda _: Answering(answer))
+    jobs = RayJobs(LaunchConfig(method="ray"))
+    assert not any(jobs.is_running({"ray": "x", "log": str(tmp_path / "log")}) for _ in range(2))
+    found = outcome.of(tiny_runs.RunFolder(tmp_path), tmp_path / "log", 0)
+    assert (found.kind, found.reason) == ("failed", "Ray did not start it: no GPUs")
 
 
 @pytest.mark.parametrize(
