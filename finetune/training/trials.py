@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from finetune.config.parallel import NONE
+from finetune.config.parallel import DDP, NONE
 from finetune.errors import MachineError, UserError
 from finetune.models.sharded import local
 from finetune.plan.plan import Plan
@@ -62,9 +62,10 @@ def check_as_planned(trainer: Any, plan: Plan) -> None:
             f"{trainer.args.world_size} processes train, and the plan is for {plan.batches.ranks}. Plan again"
         )
     method, found = plan.config.parallel.method, sharding.wrapping(trainer)
-    wanted = "ddp" if method == NONE and plan.batches.ranks > 1 else method
-    if found != wanted:
-        raise MachineError(f"the model is held as parallel={found} would, and the plan is for {wanted}")
+    # One process that torchrun starts is wrapped as well.
+    wanted = [method] if method != NONE else [DDP] if plan.batches.ranks > 1 else [NONE, DDP]
+    if found not in wanted:
+        raise MachineError(f"the model is held as parallel={found} would, and the plan is for {wanted[0]}")
 
 
 def longest_batch(trainer: Any) -> None:
