@@ -70,12 +70,13 @@ def padded(rows: Sequence[Row], pad_token_id: int) -> dict[str, torch.Tensor]:
 
 def _end_to_end(parts: Sequence[Array]) -> Array:
     """Parts one after another; those that were cut from one array in this order are that array, and not copied."""
-    whole = parts[0].base
+    whole: Any = parts[0].base
     is_owner = isinstance(whole, np.ndarray) and whole.flags.owndata
     if not is_owner or sum(part.nbytes for part in parts) != whole.nbytes:
         return np.concatenate(parts)
     ends = [_address(whole), *(_address(part) + part.nbytes for part in parts)]
-    return whole if all(_address(part) == end for part, end in zip(parts, ends)) else np.concatenate(parts)
+    joined: Array = whole if all(_address(part) == end for part, end in zip(parts, ends)) else np.concatenate(parts)
+    return joined
 
 
 def _address(values: Array) -> int:
