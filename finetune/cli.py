@@ -123,7 +123,9 @@ def _add_training(added: "argparse._SubParsersAction[_Parser]") -> None:
     train = _config_verb(added, "train", "train, evaluate and verify a model", training_verbs.train)
     train.add_argument("-m", "--multirun", action="store_true", help="every point of a grid: key=a,b group=c,d")
     _of_a_job(train)
-    train.add_argument("--dry-run", action="store_true", help="with launch=slurm: print the script and queue nothing")
+    train.add_argument(
+        "--dry-run", action="store_true", help="print the script or manifest of a job and submit nothing"
+    )
     resume = _run_verb(added, "resume", "go on with a run that was stopped", training_verbs.resume)
     resume.add_argument("overrides", nargs="*", metavar="key=value", help="what is to be different from now on")
     resume.add_argument("--back-to", type=int, metavar="STEP", help="an earlier checkpoint; later ones are set aside")

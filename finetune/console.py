@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -38,10 +38,10 @@ QUIET = {"HF_DATASETS_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "er
 
 
 @contextmanager
-def session() -> Iterator[None]:
-    """Our own log lines on the console; the libraries' advice off."""
+def session(stream: TextIO | None = None) -> Iterator[None]:
+    """Our own log lines on the console, or on another stream; the libraries' advice off."""
     _quieten()
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(stream or sys.stdout)
     handler.addFilter(lambda record: not getattr(record, "is_on_bar", False))
     log.addHandler(handler)
     log.setLevel(logging.INFO)

@@ -125,8 +125,8 @@ def script_of(config: Config, notes: Sequence[str]) -> tuple[str, str]:
         PlanError: a check of the plan failed.
         UserError: it would be no job, or the cluster refuses it.
     """
-    if not config.launch.is_job:
-        raise UserError(f"--dry-run shows the script of a job, and launch={config.launch.method} queues none. "
+    if config.launch.method not in queueing.WRITTEN:
+        raise UserError(f"--dry-run shows the script of a job, and launch={config.launch.method} is none. "
                         "`finetune plan` shows what would be trained")  # fmt: skip
     made, _ = planned(config, notes)
     refuse_failed(made.checks)

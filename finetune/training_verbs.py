@@ -1,6 +1,7 @@
 """The verbs that train: one run, one that goes on, many points, jobs of a cluster. Imports late, as `verbs` does."""
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,8 @@ def _show_script(overrides: list[str]) -> None:
     config, notes = _loaded(overrides)
     from finetune import console, run
 
-    with console.session():
+    # What is printed is for another program's input, so what is said goes elsewhere.
+    with console.session(sys.stderr):
         script, said = run.script_of(config, notes)
         print(f"{script}\n# {said}")
 

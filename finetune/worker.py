@@ -35,6 +35,7 @@ def work(folder: RunFolder, request: Request | None = None) -> None:
     """Train, score and save one run; see `train`."""
     keep_freed_memory()
     plan = frozen.read(folder)
+    precision.take_own(int(os.environ.get("LOCAL_RANK", "0")))
     _check_device(plan)
     if ranks.is_first():
         folder.reached("training")
@@ -45,9 +46,10 @@ def work(folder: RunFolder, request: Request | None = None) -> None:
     if not ranks.is_first():
         return
     folder.reached("evaluating")
+    # Before anything is written by it: whatever happens there, the trained model is kept.
+    _save_whole(trained, folder)
     answered, of_answers = _answers(trained, plan, folder)
     scores = {**trained.scores, **of_answers}
-    _save_whole(trained, folder)
     verify.record(trained, plan, folder)
     folder.write(
         "evaluation.json",

@@ -110,7 +110,7 @@ def _probe(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Te
     shortest = np.argsort(rows.lengths, kind="stable")[:PROBE_ROWS].tolist()
     batch = plan.config.task.scoring_collator(tokenizer)(rows.__getitems__(shortest))
     if "input_ids" not in batch:  # an image or a sound is asked about whole
-        return dict(batch)
+        return {name: value.contiguous() for name, value in batch.items()}
     return {name: value[:, :PROBE_TOKENS].contiguous() if value.ndim > 1 else value for name, value in batch.items()}
 
 

@@ -57,6 +57,45 @@ CONFLICTS = (
         "Write publish.repo_id=me/my-model",
     ),
     Conflict(
+        "launch.container_image",
+        "launch.method",
+        lambda read: read("launch.method") == "kubernetes" and not read("launch.container_image"),
+        "a pod runs an image.",
+        "Write launch.container_image=IMAGE of one that has finetune",
+    ),
+    Conflict(
+        "launch.volume",
+        "launch.method",
+        lambda read: read("launch.method") == "kubernetes" and not read("launch.volume"),
+        "a pod that is started again finds nothing but what lies on a volume.",
+        "Write launch.volume=CLAIM:/PATH",
+    ),
+    Conflict(
+        "launch.volume",
+        "launch.nodes",
+        lambda read: (
+            read("launch.method") == "skypilot" and (read("launch.nodes") or 1) > 1 and not read("launch.volume")
+        ),
+        "the folder of a run must be seen by all nodes.",
+        "Write launch.volume=NAME:/PATH",
+    ),
+    Conflict(
+        "launch.nodes",
+        "launch.method",
+        lambda read: read("launch.method") == "ray" and (read("launch.nodes") or 1) > 1,
+        "a job of Ray has the devices of one machine.",
+        "Leave launch.nodes out; launch=slurm gives a trial several",
+    ),
+    Conflict(
+        "launch.setup",
+        "launch.method",
+        lambda read: (
+            read("launch.method") == "skypilot" and not (read("launch.setup") or read("launch.container_image"))
+        ),
+        "a machine that SkyPilot rents is empty.",
+        "Write launch.setup=FILE with the commands that install finetune, or launch.container_image=IMAGE",
+    ),
+    Conflict(
         CHECKPOINTED,
         "adapter.method",
         lambda read: read("adapter.method") in USES_CACHE and read(CHECKPOINTED) not in OFF,

@@ -88,3 +88,9 @@ class Brought:
     """Names of the labels of its head, in the order of their ids; none where they were never named."""
     stops: tuple[int, ...] = ()
     """Tokens that its generation config stops at."""
+    positions: int | None = None
+    """Tokens it has positions for."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """The values of its config, as stated."""
+    generation: dict[str, Any] = field(default_factory=dict)
+    """Those of its generation config, where it has one."""

@@ -13,6 +13,14 @@ METHODS = ("adapter", "quantization")
 PRESETS = ("model", "dataset", "tokenizer")
 """Groups whose files are presets: people mistake them for a key that takes a path."""
 
+INSTEAD = {
+    ("parallel", "tp"): "A layer is not cut among GPUs in this version. parallel=fsdp2 shares out the same memory: "
+    "weights, gradients and optimizer",
+    ("parallel", "cp"): "A row is not cut among GPUs in this version. For long rows write "
+    "trainer.activation_checkpointing=true, and parallel=fsdp2 for the weights",
+}
+"""What is asked for and not there, and what serves for it."""
+
 
 def names() -> list[str]:
     """Every group a user can choose from."""
@@ -46,6 +54,8 @@ def _one_by_one(group: str, keys: dict[Any, Any]) -> str:
 
 
 def _hint(group: str, option: Any) -> str:
+    if instead := INSTEAD.get((group, str(option))):
+        return instead
     known = offered(group)
     listed = f"Presets: {', '.join(known)}." if group in PRESETS else f"Options: {', '.join(known)}"
     close = nearest(str(option), known)

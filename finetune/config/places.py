@@ -32,7 +32,7 @@ EVALUATED_BY_US = (
     "prediction_loss_only", "eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps",
     "include_for_metrics", "batch_eval_metrics", "bf16_full_eval", "fp16_full_eval",
 )  # fmt: skip
-ONE_PROCESS = "nothing: this version shards no model; launch=torchrun holds a whole one in each process"
+SHARED_OUT = "parallel=fsdp2, or another of its options"
 NO_CHOICE = "the environment variable CUDA_VISIBLE_DEVICES with nothing in it"
 OWNED: dict[str, dict[str, str]] = {
     "trainer": {
@@ -64,7 +64,8 @@ OWNED: dict[str, dict[str, str]] = {
         "auto_find_batch_size": "trainer.per_device_train_batch_size: the plan closes the arithmetic of batches",
         "label_names": "nothing: labels are named by the task",
         **dict.fromkeys(EVALUATED_BY_US, OUR_EVALUATION),
-        **dict.fromkeys(("fsdp", "fsdp_config", "deepspeed", "parallelism_config"), ONE_PROCESS),
+        **dict.fromkeys(("fsdp", "fsdp_config", "parallelism_config"), SHARED_OUT),
+        "deepspeed": "parallel=zero2 or parallel=zero3",
     },
     "adapter": {
         "peft_type": "adapter=METHOD",

@@ -12,6 +12,7 @@ from pydantic import Field, SerializeAsAny
 
 from finetune.config.data import DatasetConfig, PackingConfig
 from finetune.config.launch import LaunchConfig
+from finetune.config.parallel import ParallelConfig
 from finetune.config.sweep import SweepConfig
 from finetune.config.task import Task
 from finetune.config.types import Closed, Count, DType, Name, Number, Positive, Switch, Text, Whole
@@ -211,6 +212,7 @@ class Config:
     publish: PublishConfig
     packing: PackingConfig = field(default_factory=PackingConfig)
     launch: LaunchConfig = field(default_factory=LaunchConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     sweep: SweepConfig = field(default_factory=SweepConfig)
     global_batch_size: Positive | None = None

@@ -11,7 +11,8 @@ from typing import Any
 
 from finetune.config import recipes
 from finetune.config.compose import Composed
-from finetune.config.launch import OF_A_JOB
+from finetune.config.launch import OF_A_JOB, READ_BY
+from finetune.config.parallel import OFFLOADING
 from finetune.config.places import Chosen
 from finetune.config.provenance import Setting
 from finetune.errors import Problem
@@ -167,8 +168,12 @@ RULES = (
          "no tracker is chosen; write tracking=wandb or another", "tracking.report_to"),
     Rule(("launch.nproc_per_node", "launch.nodes"), _is("launch.method", "local", None),
          "launch={} is this one process; write launch=torchrun", "launch.method"),
-    Rule(tuple(f"launch.{name}" for name in OF_A_JOB), _is_not("launch.method", "slurm"),
+    Rule(tuple(f"launch.{name}" for name in OF_A_JOB), _is_not("launch.method", *READ_BY),
          "launch={} queues no job; write launch=slurm", "launch.method"),
+    Rule(("parallel.offload",), _is_not("parallel.method", *OFFLOADING),
+         "parallel={} keeps nothing in the host's memory", "parallel.method"),
+    *(Rule(tuple(f"launch.{name}" for name in OF_A_JOB if name not in read), _is("launch.method", method),
+           "launch={} has no such thing", "launch.method") for method, read in READ_BY.items()),
     Rule(("launch.container_mounts",), lambda read: read("launch.method") == "slurm"
          and not read("launch.container_image"), "there is no launch.container_image", "launch.container_image"),
     Rule(("publish.commit_message",), _is("publish.to", None, "none"), "publish.to is none", "publish.to"),

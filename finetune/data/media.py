@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from datasets import Audio, Dataset, Image, IterableDataset, Value
 from datasets import config as library
 
+from finetune.config.cache import cache_folder
 from finetune.config.task import RowError
 from finetune.data.files import file_hash
 from finetune.errors import UserError
@@ -114,6 +116,26 @@ def read(cell: Any, what: str) -> File:
     if content is not None or (cell is not None and not isinstance(cell, dict | str)):
         raise UserError(f"holds {type(cell).__name__}, where the name of a file or its bytes are expected as {what}")
     return _opened(name, what)
+
+
+def named(cell: Any, what: str) -> str:
+    """The name of the file that a cell holds or names; bytes alone are kept in the cache, by what they are.
+
+    Raises:
+        RowError: there is none.
+        UserError: the cell is of another kind.
+    """
+    file = read(cell, what)
+    content = cell.get("bytes") if isinstance(cell, dict) else cell
+    if not isinstance(content, bytes):
+        return file.name
+    place = cache_folder() / "files" / hashlib.sha256(file.content).hexdigest()[:24]
+    if not place.is_file():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        staging = place.with_name(f".{place.name}-{uuid4().hex[:12]}")
+        staging.write_bytes(file.content)
+        staging.rename(place)
+    return str(place)
 
 
 def _opened(name: str | None, what: str) -> File:

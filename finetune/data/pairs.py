@@ -58,12 +58,18 @@ class Encoding:
 
 def collator(tokenizer: Any) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
     """From rows with `labels` of their own length to one batch, both sides padded to the longest."""
-    from torch import from_numpy
-    from torch.nn.utils.rnn import pad_sequence
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
         batch = tokenizer.pad([{"input_ids": row["input_ids"]} for row in rows], return_tensors="pt", verbose=False)
-        labels = [from_numpy(np.array(row["labels"], np.int64)) for row in rows]
-        return {**batch, "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED)}
+        return {**batch, "labels": labels_of(rows)}
 
     return collate
+
+
+def labels_of(rows: list[dict[str, Any]]) -> Any:
+    """A tensor of the rows' labels, padded to the longest with what carries no loss; (rows, tokens)."""
+    from torch import from_numpy
+    from torch.nn.utils.rnn import pad_sequence
+
+    labels = [from_numpy(np.array(row["labels"], np.int64)) for row in rows]
+    return pad_sequence(labels, batch_first=True, padding_value=IGNORED)

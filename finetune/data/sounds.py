@@ -130,11 +130,14 @@ def heard(processor: Any) -> float | None:
 
 def features(processor: Any, sounds: Sequence[Array]) -> dict[str, Any]:
     """What the model takes, a row each: waves or spectra, padded where they have lengths of their own."""
+    import torch
+
     extractor = extractor_of(processor)
     waves = [np.asarray(samples, np.float32) / FULL for samples in sounds]
     padding = inspect.signature(type(extractor).__call__).parameters.get("padding")
     pads = {"padding": True} if padding and padding.default is False else {}
-    return dict(extractor(waves, sampling_rate=extractor.sampling_rate, return_tensors="pt", **pads))
+    with torch.autocast("cpu", enabled=False):  # Whisper's spectra are made by torch, and would be rounded
+        return dict(extractor(waves, sampling_rate=extractor.sampling_rate, return_tensors="pt", **pads))
 
 
 def asked(item: Any, column: str, rate: int) -> Array:

@@ -117,7 +117,19 @@ def _moments(static: Static, kept: Kept, setup: Setup) -> Iterator[tuple[str, Pa
     # times the weight with a vocabulary of 100,000 on torch 2.13.
     doubled = 2 * static.head_gradient if static.tied else 0
     yield "end of the backward pass", {**always, "gradients": static.gradients, "passing": doubled}
+    if setup.shards.gradients > 1:
+        yield "model in one piece", _in_one_piece(static, setup)
     yield "step of the optimizer", {**always, "gradients": static.gradients, "passing": static.step}
+
+
+def _in_one_piece(static: Static, setup: Setup) -> Parts:
+    """After the last step: the first process holds the whole trained model beside its share, to score and to save it.
+
+    Before the first one each process reads the whole base, which is less.
+    """
+    both = setup.shards.weights + 1
+    optimizer = static.optimizer if setup.shards.kept else 0
+    return {"weights": static.weights * both, "adapter": static.adapter * both, "optimizer": optimizer}
 
 
 def _passing(static: Static, kept: Kept, setup: Setup) -> int:

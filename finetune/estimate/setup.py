@@ -18,6 +18,8 @@ class Shards:
     optimizer: int = 1
     gradients: int = 1
     weights: int = 1
+    kept: bool = False
+    """Whether the optimizer's share is still there when the trained model is put together."""
 
 
 @dataclass(frozen=True, kw_only=True)

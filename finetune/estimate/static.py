@@ -46,7 +46,7 @@ def static_of(model: Any, setup: Setup) -> Static:
     base = model.get_base_model() if adapted else model
     trained = [weight for weight in weights if weight.trained]
     state = sizes.state_bytes(setup.optim, setup.optim_args)
-    head, entrance = _embeddings(base)
+    head, entrance = embeddings(base)
     head_weight = getattr(head, "weight", None)
     paged = setup.optim.startswith("paged_")
     return Static(
@@ -65,7 +65,7 @@ def static_of(model: Any, setup: Setup) -> Static:
     )
 
 
-def _embeddings(base: Any) -> tuple[Any, Any]:
+def embeddings(base: Any) -> tuple[Any, Any]:
     """The output's and the input's; models of images and sound have none of either, and some say so by raising."""
     found = []
     for read in (base.get_output_embeddings, base.get_input_embeddings):

@@ -5,7 +5,7 @@ batch and never kept, so memory does not grow with the rows.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from finetune.errors import UserError
 from finetune.evaluation import metrics
 from finetune.models.adapter import learns_prompt, scored
 from finetune.models.precision import autocast
+from finetune.models.sharded import computes_on
 
 
 @dataclass
@@ -38,6 +39,29 @@ class Mean:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """What one batch adds to the scores."""
+
+    source: str
+    loss: tuple[float, int]
+    """The mean, and over how many items."""
+    means: dict[str, tuple[float, int]]
+    predicted: np.ndarray
+    expected: np.ndarray
+
+
+Batch = tuple[str, list[int]]
+"""A source, and the rows of it that are scored at once."""
+Spread = Callable[[Sequence[Any], Callable[[Any], Any]], list[Any]]
+"""How work is done: from pieces and what is done with one to the results, in the order of the pieces."""
+
+
+def alone(pieces: Sequence[Any], do: Callable[[Any], Any]) -> list[Any]:
+    """All of it by this process."""
+    return list(map(do, pieces))
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How rows are scored: the same for every model they are scored with."""
 
@@ -49,6 +73,8 @@ class Evaluation:
     batch_size: int
     names: tuple[str, ...]
     """The metrics."""
+    spread: Spread = alone
+    """Who scores which batch; the figures are the same to the last digit."""
 
     def __call__(self, model: Any, rows: Rows) -> dict[str, float]:
         """Scores of a model on prepared rows.
@@ -68,43 +94,55 @@ class Evaluation:
             )
         return self.task.summarize(scores)
 
-    @torch.no_grad()
     def _scores(self, model: Any, rows: Rows) -> dict[str, float]:
+        parts = self.spread(self._batches(rows), lambda batch: self._scored(model, rows, batch))
         losses, means = {name: Mean() for name in rows.by_source}, defaultdict[str, Mean](Mean)
-        predictions, references = [], []
-        for source, _, batch in self._batches(rows, model.device):
-            with autocast(self.compute):
-                output = self.task.forward(scored(model), batch, self.facts)
-            losses[source].add(float(output.loss), self.task.weight(batch))
-            logits = _of_rows(output.logits, batch, model)
-            for name, values in self.task.means(logits, batch).items():
-                means[name].add(float(values.float().mean()), len(values))
-            predicted, expected = self.task.outcomes(logits, batch)
-            predictions.append(_array(predicted))
-            references.append(_array(expected))
+        for part in parts:
+            losses[part.source].add(*part.loss)
+            for name, mean in part.means.items():
+                means[name].add(*mean)
+        predictions, references = ([getattr(part, side) for part in parts] for side in ("predicted", "expected"))
         judged = self.task.judged(_joined(predictions), _joined(references), self.facts)
         found = metrics.compute(self.names, *judged)
         return {**_named(losses), **found, **{name: mean.value for name, mean in means.items()}}
 
     @torch.no_grad()
+    def _scored(self, model: Any, rows: Rows, batch: Batch) -> Scored:
+        source, indices = batch
+        given = self._collated(rows, indices, computes_on(model))
+        with autocast(self.compute):
+            output = self.task.forward(scored(model), given, self.facts)
+        loss = (float(output.loss), self.task.weight(given))
+        logits = _of_rows(output.logits, given, model)
+        means = {name: (float(values.float().mean()), len(values))
+                 for name, values in self.task.means(logits, given).items()}  # fmt: skip
+        return Scored(source, loss, means, *map(_array, self.task.outcomes(logits, given)))
+
+    @torch.no_grad()
     def reference(self, model: Any, rows: Rows) -> np.ndarray:
         """What a model that is not trained yet says of each row; (rows, numbers), fp32."""
         model.eval()
-        said: dict[int, np.ndarray] = {}
-        for _, indices, batch in self._batches(rows, model.device):
-            with autocast(self.compute):
-                found = self.task.reference(model, batch, self.facts)
-            said.update(zip(indices, found.float().cpu().numpy(), strict=True))
-        return np.stack([said[at] for at in range(len(rows))])
 
-    def _batches(self, rows: Rows, device: torch.device) -> Iterator[tuple[str, list[int], dict[str, Any]]]:
+        def said(batch: Batch) -> np.ndarray:
+            with autocast(self.compute):
+                found = self.task.reference(model, self._collated(rows, batch[1], model.device), self.facts)
+            return _array(found)
+
+        batches = self._batches(rows)
+        every = np.concatenate(self.spread(batches, said))
+        places = np.concatenate([indices for _, indices in batches])
+        return every[np.argsort(places)]
+
+    def _batches(self, rows: Rows) -> list[Batch]:
         """A source after the other, its longest rows first: little padding, and what does not fit fails at once."""
+        found = []
         for source, indices in rows.by_source.items():
-            order = indices[np.argsort(-rows.lengths[indices], kind="stable")]
-            for start in range(0, len(order), self.batch_size):
-                chosen = order[start : start + self.batch_size].tolist()
-                batch = self.collate(rows.__getitems__(chosen))
-                yield source, chosen, {name: value.to(device) for name, value in batch.items()}
+            order = indices[np.argsort(-rows.lengths[indices], kind="stable")].tolist()
+            found += [(source, order[at : at + self.batch_size]) for at in range(0, len(order), self.batch_size)]
+        return found
+
+    def _collated(self, rows: Rows, indices: list[int], device: torch.device) -> dict[str, Any]:
+        return {name: value.to(device) for name, value in self.collate(rows.__getitems__(indices)).items()}
 
 
 def _named(losses: dict[str, Mean]) -> dict[str, float]:

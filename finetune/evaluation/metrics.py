@@ -10,7 +10,7 @@ models, tasks or files.
     numbers, and labels 0/1, (n,)                 average_precision
     lists of scores, and of relevance, (n,)       mrr@10 ndcg@10 recall@1 recall@10 pairwise_accuracy
     texts, each against one or several, (n,)      exact_match sacrebleu chrf rouge1 rouge2 rougeL
-                                                  squad_exact_match squad_f1
+                                                  squad_exact_match squad_f1 wer cer
 
 `f1`, `precision` and `recall` are the unweighted mean over classes (macro), for two classes too, as in scikit-learn's
 `average="macro"`. The classes are those that occur in predictions or references. With 0/1 labels, `accuracy` counts

@@ -77,6 +77,8 @@ METRICS: Mapping[str, Metric] = {
     "rouge1": Metric(texts.rouge1, inputs.answers, ANSWER_COLUMNS, "rouge_score"),
     "rouge2": Metric(texts.rouge2, inputs.answers, ANSWER_COLUMNS, "rouge_score"),
     "rougeL": Metric(texts.rouge_l, inputs.answers, ANSWER_COLUMNS, "rouge_score"),
+    "wer": Metric(texts.wer, inputs.answers, ANSWER_COLUMNS, "jiwer", "audio"),
+    "cer": Metric(texts.cer, inputs.answers, ANSWER_COLUMNS, "jiwer", "audio"),
     "squad_exact_match": Metric(texts.squad_exact_match, inputs.answers, ANSWER_COLUMNS),
     "squad_f1": Metric(texts.squad_f1, inputs.answers, ANSWER_COLUMNS),
 }

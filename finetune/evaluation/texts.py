@@ -56,6 +56,21 @@ def _rouge(kind: str, predictions: Array, references: Array) -> float:
 rouge1, rouge2, rouge_l = (partial(_rouge, kind) for kind in ("rouge1", "rouge2", "rougeL"))
 
 
+def _jiwer(kind: str, predictions: Array, references: Array) -> float:
+    """Errors in all texts over the words, or letters, of the most similar right ones: 0 is best, above 1 possible.
+
+    Case and punctuation count (https://github.com/jitsi/jiwer).
+    """
+    import jiwer
+
+    rate = getattr(jiwer, kind)
+    nearest = [min(right, key=lambda each: rate(each, text)) for text, right in zip(predictions, references)]
+    return float(rate(nearest, list(predictions)))
+
+
+wer, cer = (partial(_jiwer, kind) for kind in ("wer", "cer"))
+
+
 def _bare(text: str) -> str:
     """Without case, punctuation, English articles and repeated spaces: `normalize_answer` of SQuAD's own script."""
     bare = text.lower().translate(str.maketrans("", "", string.punctuation))

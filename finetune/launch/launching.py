@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from finetune.config.launch import LOCAL, LaunchConfig
+from finetune.config.launch import LOCAL, RAY, LaunchConfig
 from finetune.errors import UserError
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
@@ -37,8 +37,13 @@ def of(config: LaunchConfig) -> Launch:
 
 def _of_a_job(config: LaunchConfig) -> Launch:
     """Asks the cluster first: what it would refuse is known before anything is prepared."""
+    if config.method == RAY:
+        raise UserError("launch=ray starts the trials of a sweep, and this is one run. Write launch.method=local or "
+                        "launch.method=torchrun, and launch.method=slurm for a job")  # fmt: skip
     from finetune.launch import queueing, sbatch, slurm
 
+    if config.method in queueing.MANIFESTS:
+        raise UserError(f"launch={config.method} submits nothing itself. {queueing.submitted_by(config)}")
     slurm.check_here()
     slurm.check(sbatch.script(config, "test", Path("run").absolute(), []))
     return queueing.queue

@@ -8,7 +8,8 @@ import shutil
 from datetime import datetime
 from pathlib import Path
 
-from finetune.launch import sbatch, slurm
+from finetune.config.launch import KUBERNETES, SKYPILOT, SLURM, LaunchConfig
+from finetune.launch import kubernetes, sbatch, skypilot, slurm
 from finetune.launch.jobs import JOB
 from finetune.models import source
 from finetune.plan.plan import Plan
@@ -16,6 +17,12 @@ from finetune.plan.run_folder import RunFolder
 from finetune.training.signals import Request
 
 log = logging.getLogger(__name__)
+
+MANIFESTS = {KUBERNETES: kubernetes.of_plan, SKYPILOT: skypilot.of_plan}
+"""Jobs that others submit."""
+WRITTEN = (SLURM, *MANIFESTS)
+"""Jobs that can be shown before they are submitted."""
+SUBMIT = {KUBERNETES: "| kubectl apply -f -", SKYPILOT: "> run.yaml && sky launch run.yaml"}
 
 
 def queue(folder: RunFolder, plan: Plan, _: Request) -> None:
@@ -37,14 +44,22 @@ def queue(folder: RunFolder, plan: Plan, _: Request) -> None:
 
 
 def rehearsed(plan: Plan) -> tuple[str, str]:
-    """The script that would be queued, and what SLURM says of it.
+    """What would be submitted, and what is to be said of it: by SLURM itself, where that is here.
 
     Raises:
-        UserError: SLURM refuses what is asked for.
+        UserError: SLURM refuses what is asked for, or the run needs what is not there.
     """
     config = plan.config
+    if write := MANIFESTS.get(config.launch.method):
+        return write(plan), submitted_by(config.launch)
     folder = Path(config.run_folder or Path(config.output_dir) / config.name / "TIME").expanduser().absolute()
     text = sbatch.of_plan(plan, folder)
     if not shutil.which("sbatch"):
         return text, "not validated: there is no sbatch on this machine"
     return text, slurm.check(text)
+
+
+def submitted_by(launch: LaunchConfig) -> str:
+    """The command that submits what was written."""
+    method = launch.method
+    return f"It is submitted with: finetune train recipe=… launch={method} --dry-run {SUBMIT[method]}"

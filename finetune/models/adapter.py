@@ -4,17 +4,21 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from finetune.config import options
 from finetune.config.suggest import did_you_mean
-from finetune.errors import UserError
+from finetune.errors import FinetuneError, UserError
 from finetune.models.model import POOLER
 from finetune.models.modules import core
+from finetune.models.sharded import fill, whole
 
 FULL = "full"
 COPY = "ref"
@@ -111,12 +115,21 @@ def load(base: PreTrainedModel, folder: str) -> Any:
     return PeftModel.from_pretrained(base, folder)
 
 
-def state(model: Any) -> dict[str, Any]:
-    """All that training changes, for a checkpoint: PEFT's own file keeps what inference needs, which is less."""
+def trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The weights that training changes, whole; of shares, on every process at once."""
+    return {name: whole(value) for name, value in model.named_parameters() if value.requires_grad}
+
+
+def state(model: Any, weights: dict[str, torch.Tensor] | None = None) -> dict[str, Any]:
+    """All that training changes, for a checkpoint: PEFT's own file keeps what inference needs, which is less.
+
+    Args:
+        weights: those that are `trained`, where they were put together before.
+    """
     adapted = core(model)
     allocator = adapted.base_model.rankallocator if moves_ranks(adapted) else None
     return {
-        "weights": {name: value for name, value in model.named_parameters() if value.requires_grad},
+        "weights": trained(model) if weights is None else weights,
         "importance": {name: getattr(allocator, name) for name in IMPORTANCE} if allocator else {},
         "rank_pattern": getattr(adapted.active_peft_config, "rank_pattern", None),
     }
@@ -131,9 +144,8 @@ def restore(model: Any, kept: dict[str, Any]) -> None:
     own = {name: value for name, value in model.named_parameters() if value.requires_grad}
     if {name: value.shape for name, value in own.items()} != {n: v.shape for n, v in kept["weights"].items()}:
         raise UserError("the checkpoint is of an adapter with other weights than this one has")
-    with torch.no_grad():
-        for name, value in kept["weights"].items():
-            own[name].copy_(value)
+    for name, value in kept["weights"].items():
+        fill(own[name], value)
     for name, values in kept["importance"].items():
         moved = {key: value.to(model.device) for key, value in values.items()}
         setattr(core(model).base_model.rankallocator, name, moved)
@@ -151,6 +163,25 @@ def save(model: PeftModel, folder: str, **options: Any) -> None:
         if moves_ranks(model):
             warnings.filterwarnings("ignore", message="(?s).*have invalid shape")
         model.save_pretrained(folder, save_embedding_layers=False, **options)
+    if options.get("is_main_process", True) and not moves_ranks(model):
+        check_saved(Path(folder))
+
+
+def check_saved(folder: Path) -> None:
+    """Open what was written: an adapter whose weights were shared out may be saved as a name and no number.
+
+    Raises:
+        FinetuneError: there is no weight, or one is empty.
+    """
+    file = folder / SAFETENSORS_WEIGHTS_NAME
+    if not file.is_file():
+        raise FinetuneError(f"{file} was not written")
+    with safe_open(file, "pt") as opened:
+        shapes = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118
+    if empty := sorted(name for name, shape in shapes.items() if 0 in shape):
+        raise FinetuneError(f"{file.name} has {len(empty)} weights without a number, first {empty[0]}")
+    if not shapes:
+        raise FinetuneError(f"{file.name} has no weight")
 
 
 def is_adapted(model: Any) -> bool:

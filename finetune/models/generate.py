@@ -4,12 +4,15 @@ A causal language model goes on with a prompt, padded on the left. An encoder-de
 its own generation config says, such as with beams, but draws nothing unasked.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from finetune.models.tokenizer import positions
 
 BATCH = 8
 GREEDY = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
@@ -71,10 +74,39 @@ def _written(
 ) -> Iterator[Answer]:
     inputs = {name: padded[name].to(model.device) for name in ("input_ids", "attention_mask")}
     # A forced end would hide that the limit was hit.
-    output = model.generate(**inputs, **GREEDY | {"forced_eos_token_id": None} | options)  # type: ignore[operator]
+    decoding = GREEDY | {"forced_eos_token_id": None} | _within(model, 1, options)
+    output = model.generate(**inputs, **decoding)  # type: ignore[operator]
     # The decoder begins with a token of its own, which may be the one that ends a text.
     for row in output[:, 1:].tolist():
         yield Answer(str(tokenizer.decode(row, skip_special_tokens=True)).strip(), not _stops(model).intersection(row))
+
+
+@torch.no_grad()
+def transcribed(
+    model: PreTrainedModel, words: PreTrainedTokenizerBase, heard: Mapping[str, Any], options: dict[str, Any]
+) -> Iterator[Answer]:
+    """What an encoder-decoder writes of a batch of sounds, in order.
+
+    Whisper gives neither what its decoder begins with nor the token that ends a text, where others give both.
+
+    Args:
+        heard: what the model takes, a row each.
+        options: as of `written`.
+    """
+    inputs = {name: value.to(model.device) for name, value in heard.items()}
+    wanted = {"max_new_tokens": options["max_new_tokens"]} | options.get("generation_config", {})
+    used = len(words("")["input_ids"])  # what stands before a text
+    decoding = GREEDY | {"forced_eos_token_id": None} | _within(model, used, wanted)
+    begin, stops = model.generation_config.decoder_start_token_id, _stops(model)
+    for row in model.generate(**inputs, **decoding).tolist():  # type: ignore[operator]
+        own = list(takewhile(lambda token: token not in stops, row[1:] if row[0] == begin else row))
+        yield Answer(str(words.decode(own, skip_special_tokens=True)).strip(), len(own) >= decoding["max_new_tokens"])
+
+
+def _within(model: PreTrainedModel, used: int, options: dict[str, Any]) -> dict[str, Any]:
+    """Options with no more new tokens than there are positions left for: behind the last, some models have nothing."""
+    most, wanted = positions(model.config), options.get("max_new_tokens")
+    return options | {"max_new_tokens": max(1, min(wanted, most - used))} if most and wanted else options
 
 
 def _stops(model: PreTrainedModel) -> set[int]:
@@ -88,6 +120,8 @@ def _batch(
 ) -> Iterator[Answer]:
     padded = tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt", verbose=False)
     inputs = {name: tensor.to(model.device) for name, tensor in padded.items()}
-    output = model.generate(**inputs, **GREEDY | options, pad_token_id=tokenizer.pad_token_id)  # type: ignore[operator]
-    for row in output[:, inputs["input_ids"].shape[1] :].tolist():
+    longest = inputs["input_ids"].shape[1]
+    decoding = GREEDY | _within(model, longest, options)
+    output = model.generate(**inputs, **decoding, pad_token_id=tokenizer.pad_token_id)  # type: ignore[operator]
+    for row in output[:, longest:].tolist():
         yield Answer(str(tokenizer.decode(row, skip_special_tokens=True)).strip(), not _stops(model).intersection(row))

@@ -1,6 +1,7 @@
 """Tokenizers of many languages: they write the language beside a text, and the decoder begins with the target's.
 
-Knows tokenizers that have a source and a target language (NLLB, mBART, M2M100, PLBart, …), and none of their codes.
+Knows tokenizers that have a source and a target language (NLLB, mBART, M2M100, PLBart, …), and none of their codes;
+and those of what is spoken (Whisper).
 """
 
 from __future__ import annotations
@@ -31,6 +32,27 @@ def choose(tokenizer: Any, source: str | None, target: str | None) -> dict[str, 
     # What is saved with the tokenizer.
     tokenizer.init_kwargs.update(src_lang=source, tgt_lang=target)
     return _begin(tokenizer(text_target="")["input_ids"], tokenizer.eos_token_id)
+
+
+def speak(tokenizer: Any, language: str | None) -> None:
+    """Tell a tokenizer of transcripts (Whisper's) what is spoken, which it writes before each; nothing where none is.
+
+    Raises:
+        UserError: it knows no languages, or not this one.
+    """
+    if language is None:
+        return
+    if not hasattr(tokenizer, "set_prefix_tokens"):
+        raise UserError(f"task.language={language}: the tokenizer knows no languages. Leave it out")
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE as CODES
+
+    code = CODES.get(language.lower(), language.lower())
+    if code not in CODES.values() or f"<|{code}|>" not in tokenizer.get_vocab():
+        hint = did_you_mean(language, list(CODES))
+        raise UserError(f"task.language={language}: the tokenizer knows no such language. {hint}".rstrip())
+    tokenizer.set_prefix_tokens(language=code, task="transcribe")
+    # What is saved with the tokenizer.
+    tokenizer.init_kwargs.update(language=code, task="transcribe")
 
 
 def _check(tokenizer: Any, role: str, code: str) -> None:

@@ -18,6 +18,7 @@ from finetune.errors import MachineError, UserError
 from finetune.models import quantization as quantizers
 from finetune.models.precision import DTYPES, device
 from finetune.models.source import Source
+from finetune.models.tokenizer import positions
 
 if TYPE_CHECKING:  # the code of models takes a second to import, and a plan needs none of it
     from transformers import PretrainedConfig, PreTrainedModel
@@ -49,7 +50,7 @@ def config(model: ModelConfig, source: Source, task: Task, facts: Facts) -> Pret
 
 
 def brought(model: ModelConfig, source: Source) -> Brought:
-    """What the model has of its own that rows must agree with: named labels, tokens that generation stops at.
+    """What the model has of its own that rows must agree with: labels, where texts end, positions, its config.
 
     Raises:
         UserError: there is no config at the source, or an override it does not have.
@@ -58,11 +59,13 @@ def brought(model: ModelConfig, source: Source) -> Brought:
 
     own = stated(model, source)
     try:
-        stops = GenerationConfig.from_pretrained(source.path, revision=source.revision or "main").eos_token_id
+        decoding = GenerationConfig.from_pretrained(source.path, revision=source.revision or "main").to_dict()
     except (OSError, ValueError):  # a model that generates nothing has none
-        stops = getattr(own.get_text_config(), "eos_token_id", None)
+        decoding = {"eos_token_id": getattr(own.get_text_config(), "eos_token_id", None)}
     labels = () if model.ignore_mismatched_sizes else _labels(own)
-    return Brought(labels, tuple(stops if isinstance(stops, list) else [] if stops is None else [stops]))
+    stops = decoding.get("eos_token_id")
+    kept = tuple(stops if isinstance(stops, list) else [] if stops is None else [stops])
+    return Brought(labels, kept, positions(own), own.to_dict(), decoding)
 
 
 def _labels(config: PretrainedConfig) -> tuple[str, ...]:

@@ -31,6 +31,16 @@ def device() -> torch.device:
     )
 
 
+def take_own(number: int) -> None:
+    """Compute on an accelerator of its own from here on: the first one is every process's, until it is told.
+
+    Args:
+        number: of this process on its machine; one that sees a single accelerator takes that.
+    """
+    if torch.accelerator.is_available():
+        torch.accelerator.set_device_index(number % torch.accelerator.device_count())
+
+
 @dataclass(frozen=True)
 class Multiplier:
     """What computes: a processor (`cpu`) or a kind of accelerator."""

@@ -46,6 +46,8 @@ def load(
         )
     except (OSError, ValueError) as error:
         raise UserError(f"{name} {path} cannot be loaded: {_first_line(error)}") from None
+    except TypeError:  # AutoProcessor, of a part without a file
+        raise UserError(f"{name} {path} cannot be loaded: it lacks a part, such as a tokenizer") from None
     except ImportError as error:
         if "sentencepiece" in str(error).lower():
             raise MissingExtra("sentencepiece", "text") from None
@@ -64,12 +66,12 @@ def max_length(config: TokenizerConfig, tokenizer: PreTrainedTokenizerBase, mode
     Raises:
         UserError: the recipe asks for more than the model's positions, or neither states a limit.
     """
-    positions = _positions(model.get_text_config())
-    limits = [limit for limit in (positions, tokenizer.model_max_length) if limit and limit < UNLIMITED]
+    most = positions(model)
+    limits = [limit for limit in (most, tokenizer.model_max_length) if limit and limit < UNLIMITED]
     if config.max_length is None and not limits:
         raise UserError("tokenizer.max_length must be set: neither the model nor its tokenizer states a limit")
-    if config.max_length and positions and config.max_length > positions:
-        raise UserError(f"tokenizer.max_length={config.max_length} is more than the model's {positions} positions")
+    if config.max_length and most and config.max_length > most:
+        raise UserError(f"tokenizer.max_length={config.max_length} is more than the model's {most} positions")
     return config.max_length or min(limits)
 
 
@@ -78,12 +80,13 @@ def max_length_of(tokenizer: PreTrainedTokenizerBase, model: PretrainedConfig) -
     return max_length(TokenizerConfig(), tokenizer, model)
 
 
-def _positions(model: PretrainedConfig) -> int | None:
+def positions(model: PretrainedConfig) -> int | None:
     """Tokens the model has positions for; some count them from behind the pad token, and the first ones are lost."""
-    positions: int | None = getattr(model, "max_position_embeddings", None)
-    if positions and model.model_type in COUNTED_FROM_PAD:
-        return positions - (model.pad_token_id or 0) - 1
-    return positions
+    text = model.get_text_config()
+    found: int | None = getattr(text, "max_position_embeddings", getattr(text, "max_target_positions", None))
+    if found and text.model_type in COUNTED_FROM_PAD:
+        return found - (text.pad_token_id or 0) - 1
+    return found
 
 
 def template(config: TokenizerConfig) -> str | None:

@@ -12,7 +12,7 @@ from finetune.config.schema import Config
 from finetune.errors import MachineError, MissingExtra, UserError
 from finetune.models import quantization
 from finetune.models.source import hub_id
-from finetune.plan import environment
+from finetune.plan import environment, parallel
 from finetune.plan.catalogue import Check, looked_at
 from finetune.plan.run_folder import check_writable
 
@@ -164,6 +164,7 @@ def _remote_code(config: Config) -> str:
 
 EARLY: dict[str, Callable[[Config], str]] = {
     "processes": _processes,
+    "parallel": parallel.check,
     "environment": _environment,
     "output-folder": _output_folder,
     "quantization": _quantization,

@@ -14,11 +14,12 @@ from finetune.estimate import devices, disk, duration
 from finetune.estimate.devices import Device
 from finetune.estimate.setup import Loss, Setup, Shapes
 from finetune.models.precision import Precision
+from finetune.plan import parallel
 from finetune.plan.batches import Batches
 from finetune.plan.skeletons import Skeletons
 
 # Raised when what is counted, or how, changes.
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def costs(run: Run) -> Costs:
         available=available,
         moments=counted["moments"],
         reserve=counted["reserve"],
-        notes=counted["notes"],
+        notes=[*counted["notes"], *parallel.notes(run.config)],
         changes=counted["changes"],
         disk=space,
         duration=asdict(time) if time else None,
@@ -127,6 +128,7 @@ def setup_of(run: Run, device: Device | None) -> Setup:
         attention=run.config.model.attn_implementation or "sdpa",
         device=device.kind if device else "cpu",
         shapes=_shapes(run),
+        shards=parallel.shards(run.config, run.batches.ranks),
     )
 
 

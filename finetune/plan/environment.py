@@ -15,7 +15,7 @@ from finetune.models import precision
 from finetune.models.precision import Multiplier, device
 
 LIBRARIES = ("torch", "transformers", "datasets", "peft", "trl", "accelerate", "hydra-core", "bitsandbytes",
-             "sentence-transformers")  # fmt: skip
+             "sentence-transformers", "deepspeed")  # fmt: skip
 OVERRIDING = ("ACCELERATE_", "FSDP_", "CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "OMP_NUM_THREADS", "WANDB_MODE",
               "NCCL_", "GLOO_", "SBATCH_")  # fmt: skip
 

@@ -30,7 +30,10 @@ HARMLESS = frozenset({
     "trackio_static_space_id", "do_train", "do_eval", "do_predict", "local_rank", "save_on_each_node",
 })  # fmt: skip
 """Arguments that decide how a run is watched and cut, not what it learns."""
-CLOSED = frozenset({"seed", "num_train_epochs", "max_steps", "warmup_steps", "bf16", "fp16", "hub_token"})
+CLOSED = frozenset({
+    "seed", "num_train_epochs", "max_steps", "warmup_steps", "bf16", "fp16", "hub_token", "fsdp", "fsdp_config",
+    "deepspeed", "ddp_backend",
+})  # fmt: skip
 """Arguments that other fields of the identity stand for, and one that is kept nowhere."""
 NOT_COMPARED = frozenset(f"trainer.{name}" for name in HARMLESS | CLOSED)
 BESIDE = ("evaluation", "guards", "checkpoint", "tracking", "publish")
@@ -73,6 +76,8 @@ def of(plan: Plan) -> dict[str, Any]:
         "warmup_steps": plan.batches.warmup_steps,
         **{f"seeds.{name}": value for name, value in seeds(plan).items()},
         **_flat("trainer", arguments),
+        # Whole copies are one way, by whatever name and in however many processes.
+        **({"parallel.method": config.parallel.method} if config.parallel.is_sharded else {}),
     }
 
 

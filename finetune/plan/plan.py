@@ -13,7 +13,7 @@ from finetune.errors import FinetuneError, UserError
 from finetune.models import precision
 from finetune.models.precision import Multiplier, Precision
 from finetune.models.source import Source
-from finetune.plan import batches, environment, limits
+from finetune.plan import batches, environment, limits, parallel
 from finetune.plan.batches import Batches, Every, Schedule
 from finetune.plan.catalogue import Check, refuse_failed
 from finetune.plan.costs import Costs, Run, costs
@@ -64,6 +64,7 @@ def make(config: Config, prepared: Prepared, early: list[Check], notes: Sequence
     chosen = closing.value("precision", lambda: precision.resolve(config.precision, config.model.dtype, _on(config)))
     sizes = closing.value("batches", lambda: _batches(config, prepared))
     found = closing.value("model", lambda: summary(config, prepared))
+    closing.value("parallel", lambda: parallel.check_model(config, found) if found else None)
     arguments = closing.value("trainer", lambda: _arguments(config, chosen, sizes) if chosen and sizes else {})
     known = partial(Run, config, prepared, chosen, sizes, _defaults(config) | (arguments or {}))
     spent = closing.value("costs", lambda: costs(known(tuple(found.fresh))) if found and arguments else None)
@@ -153,7 +154,8 @@ def _arguments(config: Config, chosen: Precision, sizes: Batches) -> dict[str, A
     # Those of a job are for a device that need not be here.
     asked = arguments | {"use_cpu": True, "fp16": False} if config.launch.is_job else arguments
     _check_accepted(config.task.arguments_class, asked)
-    return arguments
+    # Ours, and asked about by nobody before the ranks are there: they would set variables and wait for them.
+    return arguments | parallel.arguments(config)
 
 
 def _on(config: Config) -> Multiplier:

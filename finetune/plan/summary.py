@@ -4,6 +4,7 @@ A skeleton takes seconds of imports, so what was counted is kept for the same ar
 """
 
 import json
+from collections import defaultdict
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from finetune.models.model import HEADLESS
 from finetune.plan.skeletons import Skeletons
 
 # Raised when the counting changes.
-VERSION = 3
+VERSION = 5
 
 
 Stored = dict[str, list[int] | None]
@@ -34,6 +35,8 @@ class ModelSummary:
     fresh: list[str]
     """Heads that the base does not bring."""
     attention: str
+    uncut: str = ""
+    """Why accelerate cannot share it out layer by layer; nothing where it can."""
 
 
 def summary(config: Config, prepared: Prepared) -> ModelSummary:
@@ -53,7 +56,7 @@ def summary(config: Config, prepared: Prepared) -> ModelSummary:
 
 
 def _is_summary(found: Any) -> bool:
-    return isinstance(found, dict) and found.keys() == {field.name for field in fields(ModelSummary)}
+    return isinstance(found, dict) and found.keys() == {each.name for each in fields(ModelSummary)}
 
 
 def _counted(config: Config, prepared: Prepared, stored: Stored | None) -> ModelSummary:
@@ -63,7 +66,31 @@ def _counted(config: Config, prepared: Prepared, stored: Stored | None) -> Model
     fresh = [] if config.task.model_class == HEADLESS else _fresh(bare, stored)
     adapted = Skeletons(config, prepared, fresh).own
     trainable = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-    return ModelSummary(name, total, trainable, _adapted(adapted), fresh, attention)
+    return ModelSummary(name, total, trainable, _adapted(adapted), fresh, attention, _uncut(bare))
+
+
+def _uncut(bare: Any) -> str:
+    """The embeddings at both ends are taken by themselves, together where they share a weight; nothing else may."""
+    try:
+        bare.get_input_embeddings()
+    except NotImplementedError:
+        return "it names no input embeddings"
+    shared = _shared(bare)
+    return f"its layers share {shared[0]}" if shared else ""
+
+
+def _shared(bare: Any) -> list[str]:
+    """Weights that several layers hold, other than the embeddings."""
+    from finetune.estimate.static import embeddings
+
+    ends, holders = embeddings(bare), defaultdict[int, list[Any]](list)
+    for module in bare.modules():
+        for _, weight in module.named_parameters(recurse=False):
+            holders[id(weight)].append(module)
+    return [
+        name for name, weight in bare.named_parameters()
+        if len(holders[id(weight)]) > 1 and any(each not in ends for each in holders[id(weight)])
+    ]  # fmt: skip
 
 
 def _fresh(bare: Any, stored: Stored | None) -> list[str]:

@@ -105,10 +105,11 @@ def build(architecture: Architecture, tokenizer: PreTrainedTokenizerBase, task: 
     Raises:
         UserError: the architecture has no head for the task, or cannot be made small.
     """
-    has_made_words = architecture.source is None and isinstance(tokenizer, PreTrainedTokenizerBase)
-    small = shrink(architecture.config, len(tokenizer) if has_made_words else None)
+    words = getattr(tokenizer, "tokenizer", tokenizer)
+    has_made_words = architecture.source is None and isinstance(words, PreTrainedTokenizerBase)
+    small = shrink(architecture.config, len(words) if has_made_words else None)
     if has_made_words:
-        _agree(small, tokenizer)
+        _agree(small, words)
     torch.manual_seed(0)
     model = _instance(small, task)
     # A base is published with the head it was pretrained with, which speaks; any other head is new.

@@ -1,19 +1,23 @@
-"""An image processor or a feature extractor for a type of model, where the model's own is not at hand.
+"""An image processor, a feature extractor or both halves of a processor, where the model's own is not at hand.
 
 Knows transformers' own table of which class belongs to which type. Knows no rows and no task.
 """
 
 from typing import Any
 
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
 from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPING
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from finetune.errors import UserError
 
+BOTH = "transformers.AutoProcessor"
+HEARS = "transformers.AutoFeatureExtractor"
 TABLES = {
+    BOTH: PROCESSOR_MAPPING,
     "transformers.AutoImageProcessor": IMAGE_PROCESSOR_MAPPING,
-    "transformers.AutoFeatureExtractor": FEATURE_EXTRACTOR_MAPPING,
+    HEARS: FEATURE_EXTRACTOR_MAPPING,
 }
 
 
@@ -23,11 +27,25 @@ def make(kind: str, config: PretrainedConfig) -> Any:
     Raises:
         UserError: transformers has none for the type.
     """
+    found = _found(kind, config)
+    made: Any = _usable(found) if isinstance(found, dict) else found
+    return made(**_size(made(), config))
+
+
+def joined(hears: Any, words: PreTrainedTokenizerBase, config: PretrainedConfig) -> Any:
+    """The processor of a feature extractor and a tokenizer.
+
+    Raises:
+        UserError: transformers has none for the type.
+    """
+    return _found(BOTH, config)(hears, words)
+
+
+def _found(kind: str, config: PretrainedConfig) -> Any:
     found = TABLES[kind].get(type(config), None)
     if found is None:
         raise UserError(f"transformers has no {kind.rpartition('Auto')[2]} for {config.model_type}")
-    made: Any = _usable(found) if isinstance(found, dict) else found
-    return made(**_size(made(), config))
+    return found
 
 
 def _usable(backends: dict[str, Any]) -> Any:

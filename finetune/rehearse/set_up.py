@@ -71,6 +71,10 @@ def _processing(config: Config, architecture: Architecture, found: Rows) -> tupl
     if architecture.source:
         own = load(config.tokenizer, architecture.source, trust, kind)
         return own, f"its own, {type(own).__name__}"
+    if kind == processor.BOTH:
+        words, said = _tokenizer(config, architecture, found)
+        hears = processor.make(processor.HEARS, architecture.config)
+        return processor.joined(hears, words, architecture.config), f"{type(hears).__name__}, and {said}"
     made = processor.make(kind, architecture.config)
     return made, f"{type(made).__name__} as transformers has it for {architecture.config.model_type}"
 

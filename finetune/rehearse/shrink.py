@@ -10,6 +10,7 @@ from typing import Any
 
 from finetune.config.data import DatasetConfig
 from finetune.config.launch import LaunchConfig
+from finetune.config.parallel import ParallelConfig
 from finetune.config.schema import Config, PublishConfig, TrackingConfig
 from finetune.models import quantization
 
@@ -64,6 +65,7 @@ def shrunk(config: Config, base: Path, data: DatasetConfig, folder: Path) -> tup
         tracking=TrackingConfig(),
         publish=PublishConfig(),
         launch=LaunchConfig(),
+        parallel=ParallelConfig(),
         plan=replace(config.plan, device=None, throughput=None),
         global_batch_size=None,
         output_dir=str(folder),

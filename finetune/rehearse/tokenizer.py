@@ -3,12 +3,15 @@
 Knows texts and families. Knows no model beyond whether it tells the texts of a pair apart.
 """
 
+import json
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from finetune.rehearse.known import Family
 
@@ -20,15 +23,14 @@ WORD = Regex(
 )
 
 
-def train(family: Family, texts: Iterable[str], has_pairs: bool) -> PreTrainedTokenizerFast:
+def train(family: Family, texts: Iterable[str], has_pairs: bool) -> PreTrainedTokenizerBase:
     """A tokenizer of at most 1,024 tokens that gives every text back as it was.
 
     Args:
         has_pairs: whether the model takes `token_type_ids`.
     """
     if family.tokenizer:
-        own: PreTrainedTokenizerFast = getattr(transformers, family.tokenizer)()
-        return own.train_new_from_iterator(texts, VOCABULARY, show_progress=False)
+        return _of_class(getattr(transformers, family.tokenizer), family, texts)
     words = Tokenizer(models.BPE())
     bytes_of = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     words.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(WORD, "isolated"), bytes_of])
@@ -48,6 +50,19 @@ def train(family: Family, texts: Iterable[str], has_pairs: bool) -> PreTrainedTo
         model_input_names=["input_ids", *(["token_type_ids"] if has_pairs else []), "attention_mask"],
         **{f"{role}_token": token for role, token in family.special.items()},
     )
+
+
+def _of_class(kind: Any, family: Family, texts: Iterable[str]) -> Any:
+    """A tokenizer of a class of its own: trained, or of letters, whose vocabulary is that of the family."""
+    if issubclass(kind, PreTrainedTokenizerFast):
+        given = {"new_special_tokens": family.tokens} if family.tokens else {}
+        special = {f"{role}_token": token for role, token in family.special.items()}
+        return kind(**special).train_new_from_iterator(texts, VOCABULARY, show_progress=False, **given)
+    tokens = [*family.special.values(), *family.tokens]
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "vocab.json"
+        file.write_text(json.dumps({token: at for at, token in enumerate(tokens)}), encoding="utf-8")
+        return kind(str(file))
 
 
 def _around(family: Family) -> tuple[str, str] | None:

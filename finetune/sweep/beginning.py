@@ -75,9 +75,9 @@ def asked(arguments: Sequence[str]) -> Asked:
         raise UserError("the trials of a sweep are launched alike: launch is no key to sweep")
     points.on_sweep(wanted.first, wanted.first.sweep)
     if wanted.first.launch.is_job:
-        from finetune.launch import launching
+        from finetune.sweep import launchers
 
-        launching.of(wanted.first.launch)  # asks the cluster, which may refuse
+        launchers.check(wanted.first.launch)
     return wanted
 
 

@@ -8,11 +8,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from finetune.config.check import dump, load_config
-from finetune.config.launch import LOCAL, LaunchConfig
+from finetune.config.launch import LOCAL, RAY, TORCHRUN, LaunchConfig
 from finetune.config.schema import Config
 from finetune.config.space import Space, Value, every, representatives
 from finetune.config.sweep import SweepConfig
@@ -125,6 +126,20 @@ def processes(launch: LaunchConfig) -> int | None:
     return None if launch.nproc_per_node == "auto" else launch.nproc_per_node
 
 
-def as_recipe(text: str, comments: Sequence[str]) -> str:
-    """A point as a file that says where it is from."""
+def brought(launch: LaunchConfig) -> dict[str, Any]:
+    """What `launch` says of a run that is where its devices are: Ray has brought it there. Nothing without Ray."""
+    if launch.method != RAY:
+        return {}
+    ranks = launch.gpus if launch.nproc_per_node == "auto" else launch.nproc_per_node
+    return {"method": LOCAL} if ranks == 1 else {"method": TORCHRUN, "nproc_per_node": ranks}
+
+
+def as_recipe(text: str, comments: Sequence[str], launch: dict[str, Any]) -> str:
+    """A point as a file that says where it is from.
+
+    Args:
+        launch: replaces that of the point, where there is any.
+    """
+    if launch:
+        text = yaml.safe_dump(yaml.safe_load(text) | {"launch": launch}, sort_keys=False, allow_unicode=True)
     return "".join(["# @package _global_\n", *(f"# {line}\n" for line in comments), text])

@@ -5,7 +5,7 @@ import io
 
 from finetune.sweep import page
 from finetune.sweep.beginning import Sweep
-from finetune.sweep.points import as_recipe
+from finetune.sweep.points import as_recipe, brought
 from finetune.sweep.results import Result, interval, of
 from finetune.sweep.study import Study
 from finetune.sweep.trials import KEPT
@@ -23,7 +23,8 @@ def write(sweep: Sweep, study: Study) -> None:
         point = sweep.folder.point(best[0].user_attrs[KEPT]["point"]).read_text(encoding="utf-8")
         shown = f"{study.objectives[0]} {best[0].values[0]:.6g}, {best[0].user_attrs[KEPT]['words']}"
         said = [f"Trial {best[0].number} of the sweep {sweep.first.name}: {shown}"]
-        sweep.folder.write_text(BEST, as_recipe(point, [*said, f"  finetune train recipe={sweep.folder / BEST}"]))
+        said.append(f"  finetune train recipe={sweep.folder / BEST}")
+        sweep.folder.write_text(BEST, as_recipe(point, said, brought(sweep.first.launch)))
 
 
 def as_csv(found: list[Result], study: Study) -> str:

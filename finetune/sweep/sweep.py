@@ -9,11 +9,10 @@ from collections.abc import Callable
 
 from finetune.errors import Stopped, UserError
 from finetune.plan.run_folder import RunFolder
-from finetune.sweep import outcome, trials
+from finetune.sweep import launchers, outcome, trials
 from finetune.sweep.beginning import Sweep
 from finetune.sweep.ledger import Ledger
-from finetune.sweep.processes import Launcher, Local
-from finetune.sweep.queued import Queued
+from finetune.sweep.processes import Launcher
 from finetune.sweep.stopping import Request, heard
 from finetune.sweep.trials import Trial
 
@@ -33,7 +32,7 @@ def run(sweep: Sweep, watch: Watch = lambda _: None, launcher: Launcher | None =
         UserError: an objective that no run scores, or more failures than are put up with.
     """
     with heard() as request:
-        work = Work(sweep, launcher or (Queued() if sweep.first.launch.is_job else Local()))
+        work = Work(sweep, launcher or launchers.of(sweep.first.launch))
         try:
             work.attach()
             work.until_done(request, watch)

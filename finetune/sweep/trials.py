@@ -9,6 +9,7 @@ from typing import Any
 
 from finetune.config import written
 from finetune.plan.run_folder import RunFolder
+from finetune.sweep import points
 from finetune.sweep.beginning import Sweep
 from finetune.sweep.devices import VISIBLE
 from finetune.sweep.processes import Handle
@@ -70,6 +71,7 @@ def command(trial: Trial, sweep: Sweep) -> list[str]:
         written.literal(f"run_folder={run}"),
         written.literal(f"name={sweep.first.name}-{run.name}"),
         *seeds(trial.seed, sweep),
+        *(f"launch.{name}={value}" for name, value in points.brought(sweep.first.launch).items()),
     ]
     return [sys.executable, "-m", "finetune", "train", *words]
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetune.config.task import NOTES, Encoder, Facts, RowError, Task
+from finetune.data import choosing
 from finetune.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +22,8 @@ USUAL = {
     "choices": ("choices", "endings", "options"),
     "answer": ("answer", "label", "answerKey", "labels"),
 }
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+BESIDE = ("is_choice", "labels")
+"""What of a batch the model does not take."""
 
 
 @dataclass(kw_only=True)
@@ -32,6 +35,7 @@ class MultipleChoice(Task):
     unread: ClassVar[dict[str, str]] = {
         "tokenizer.chat_template": "choices are scored as they are, not rendered",
         "evaluation.generation": "choices are scored, and nothing is written",
+        "trainer.label_smoothing_factor": "the loss is that of the choices of each row",
     }
 
     name: str = "multiple_choice"
@@ -50,8 +54,8 @@ class MultipleChoice(Task):
         check(columns, rows.column_names)
 
         def read(row: dict[str, Any], index: int) -> tuple[str, list[str], int]:
-            question, choices = _asked(row[columns["question"]], row[columns["choices"]])
-            return question, choices, _right(row[columns["answer"]], choices, index)
+            question, choices = choosing.asked(row[columns["question"]], row[columns["choices"]])
+            return question, choices, choosing.right(row[columns["answer"]], choices, index)
 
         def tokenize(items: Sequence[tuple[str, list[str], int]], _: int | None) -> list[dict[str, Any]]:
             return [self._row(tokenizer, *item, max_length) for item in items]
@@ -61,26 +65,38 @@ class MultipleChoice(Task):
     def _row(
         self, tokenizer: PreTrainedTokenizerBase, question: str, choices: list[str], answer: int, limit: int
     ) -> dict[str, Any]:
-        encoded, is_cut = _pairs(tokenizer, question, choices, limit)
+        encoded, is_cut = choosing.pairs(tokenizer, question, choices, limit)
         names = [name for name in encoded if name != "attention_mask"]
         lengths = [len(ids) for ids in encoded["input_ids"]]
         joined = {name: list(chain.from_iterable(encoded[name])) for name in names}
         return {**joined, "choices": lengths, "labels": answer, NOTES: ["truncated"] * is_cut}
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-        """(rows, choices, tokens); a row with fewer choices than others gets empty ones, which are wrong."""
+        """(rows, choices, tokens); `is_choice` tells the choices of a row from those that only fill a batch."""
         import torch
 
         empty = tokenizer("")["input_ids"] or [tokenizer.pad_token_id]
 
         def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
             most = max(len(row["choices"]) for row in rows)
-            flat = [choice for row in rows for choice in _choices(row, most, empty)]
+            flat = [choice for row in rows for choice in choosing.apart(row, most, empty)]
             padded = tokenizer.pad(flat, return_tensors="pt")
             batch = {name: value.view(len(rows), most, -1) for name, value in padded.items()}
-            return {**batch, "labels": torch.tensor([int(row["labels"]) for row in rows])}
+            counts = torch.tensor([[len(row["choices"])] for row in rows])
+            labels = torch.tensor([int(row["labels"]) for row in rows])
+            return {**batch, "is_choice": torch.arange(most) < counts, "labels": labels}
 
         return collate
+
+    def forward(self, model: Any, batch: dict[str, torch.Tensor], facts: Facts) -> Any:
+        """A loss over the choices that a row has; with labels, the logits of those that it has not are -inf."""
+        import torch
+
+        logits = model(**{name: value for name, value in batch.items() if name not in BESIDE}).logits.float()
+        if "labels" not in batch:
+            return SimpleNamespace(logits=logits)
+        logits = logits.masked_fill(~batch["is_choice"], -torch.inf)
+        return SimpleNamespace(logits=logits, loss=torch.nn.functional.cross_entropy(logits, batch["labels"]))
 
     def outcomes(self, logits: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[Any, Any]:
         """The number of the likeliest choice."""
@@ -107,12 +123,13 @@ class MultipleChoice(Task):
         for number, item in enumerate(inputs):
             row = item if isinstance(item, dict) else {}
             try:
-                question, choices = _asked(row.get(given["question"]), row.get(given["choices"]))
+                question, choices = choosing.asked(row.get(given["question"]), row.get(given["choices"]))
             except RowError as error:
                 raise UserError(
                     f"input {number}: {error}; a row has {given['question']}, {given['choices']}"
                 ) from None
-            padded = tokenizer.pad(_pairs(tokenizer, question, choices, cut)[0], return_tensors="pt").to(model.device)
+            encoded, _ = choosing.pairs(tokenizer, question, choices, cut)
+            padded = tokenizer.pad(encoded, return_tensors="pt").to(model.device)
             with torch.no_grad():
                 shares = model(**{name: value[None] for name, value in padded.items()}).logits[0].float().softmax(-1)
             best = int(shares.argmax())
@@ -123,46 +140,3 @@ class MultipleChoice(Task):
         names = {role: columns.get(role, role) for role in USUAL}
         rows = (("What barks?", ["a dog", "a stone"], 0), ("What swims?", ["a tree", "a fish", "a house"], 1))
         return [dict(zip(names.values(), row, strict=True)) for row in rows]
-
-
-def _asked(question: Any, choices: Any) -> tuple[str, list[str]]:
-    """A question with its choices; data sets of the AI2 keep the texts of choices in a mapping."""
-    if isinstance(choices, dict):
-        choices = choices.get("text")
-    if not isinstance(question, str) or not question.strip():
-        raise RowError("no question")
-    if not isinstance(choices, list) or len(choices) < 2:
-        raise RowError("fewer than two choices")
-    return question, [str(choice) for choice in choices]
-
-
-def _right(answer: Any, choices: list[str], index: int) -> int:
-    """The number of the right choice, written as a number, a letter or its text."""
-    if answer is None or answer == "":
-        raise RowError("no answer")
-    if isinstance(answer, str) and answer in choices:
-        return choices.index(answer)
-    if isinstance(answer, str) and len(answer) == 1 and answer.upper() in LETTERS:
-        answer = LETTERS.index(answer.upper())
-    if not str(answer).isdigit() or int(answer) >= len(choices):
-        raise UserError(f"row {index}: answer {answer!r} names none of its {len(choices)} choices")
-    return int(answer)
-
-
-def _pairs(tokenizer: PreTrainedTokenizerBase, question: str, choices: list[str], limit: int) -> tuple[Any, bool]:
-    """Each choice behind the question, and whether one had to be cut: then the longer of both loses its end."""
-    pairs = [question] * len(choices), choices
-    whole = tokenizer(*pairs, verbose=False)
-    if max(map(len, whole["input_ids"])) <= limit:
-        return whole, False
-    return tokenizer(*pairs, truncation="longest_first", max_length=limit), True
-
-
-def _choices(row: dict[str, Any], most: int, empty: list[int]) -> Iterator[dict[str, Any]]:
-    """The choices of a row as rows of their own."""
-    names, start = [name for name in row if name not in ("choices", "labels")], 0
-    for length in [int(each) for each in row["choices"]]:
-        yield {name: list(map(int, row[name][start : start + length])) for name in names}
-        start += length
-    for _ in range(most - len(row["choices"])):
-        yield {name: empty if name == "input_ids" else [0] * len(empty) for name in names}

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.task import Encoder, Facts
+from finetune.config.task import Brought, Encoder, Facts
 from finetune.config.types import Positive, Text
 from finetune.data import columns as named
 from finetune.data import pairs
+from finetune.errors import UserError
 from finetune.models import languages
 from finetune.tasks.language_model import LanguageModel
 
@@ -48,6 +49,15 @@ class Seq2Seq(LanguageModel):
         sources = (f"{self.source_lang}", f"translation.{self.source_lang}", *SOURCE)
         targets = (f"{self.target_lang}", f"translation.{self.target_lang}", *TARGET)
         return {"columns": named.distinct(named.names(train), columns, {"source": sources, "target": targets})}
+
+    def settle(self, facts: Facts, tokenizer: PreTrainedTokenizerBase, brought: Brought) -> Facts:
+        """A target must have room in the decoder."""
+        most = brought.positions
+        if self.max_target_length and most and self.max_target_length > most:
+            raise UserError(
+                f"task.max_target_length={self.max_target_length} is more than the model's {most} positions"
+            )
+        return facts
 
     def encoder(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoder:
         """Ids of the source, and of the target as labels."""

@@ -34,12 +34,12 @@ def flat(rows: Sequence[Row]) -> dict[str, Any]:
     """One row, (1, tokens), with the boundaries of its documents as kernels of variable length take them."""
     lengths = np.concatenate([row["seq_lengths"] for row in rows])
     begins = np.cumsum(lengths) - lengths
-    labels = np.concatenate([row["labels"] for row in rows])
+    labels = _end_to_end([row["labels"] for row in rows])
     labels[begins] = IGNORED
     boundaries = torch.from_numpy(np.append(begins, len(labels)).astype(np.int32))
     longest = int(lengths.max())
     return {
-        "input_ids": _batch(np.concatenate([row["input_ids"] for row in rows])),
+        "input_ids": _batch(_end_to_end([row["input_ids"] for row in rows])),
         "labels": _batch(labels),
         "position_ids": _batch(np.arange(len(labels)) - np.repeat(begins, lengths)),
         "cu_seq_lens_q": boundaries,
@@ -66,6 +66,22 @@ def padded(rows: Sequence[Row], pad_token_id: int) -> dict[str, torch.Tensor]:
     return {
         name: torch.from_numpy(v) for name, v in zip(("input_ids", "labels", "position_ids"), (ids, labels, positions))
     }
+
+
+def _end_to_end(parts: Sequence[Array]) -> Array:
+    """Parts one after another; those that were cut from one array in this order are that array, and not copied."""
+    whole: Any = parts[0].base
+    is_owner = isinstance(whole, np.ndarray) and whole.flags.owndata
+    if not is_owner or sum(part.nbytes for part in parts) != whole.nbytes:
+        return np.concatenate(parts)
+    ends = [_address(whole), *(_address(part) + part.nbytes for part in parts)]
+    joined: Array = whole if all(_address(part) == end for part, end in zip(parts, ends)) else np.concatenate(parts)
+    return joined
+
+
+def _address(values: Array) -> int:
+    found: int = values.__array_interface__["data"][0]
+    return found
 
 
 def _batch(values: Array) -> torch.Tensor:

@@ -14,6 +14,7 @@ from transformers.trainer_callback import ExportableState
 
 from finetune.config.schema import GuardsConfig
 from finetune.errors import UserError
+from finetune.models.sharded import local, whole
 from finetune.training import ranks
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class Finite(TrainerCallback):
 
 NOT_FINITE = (
     "Lower trainer.learning_rate, write precision=fp32, or leave such steps out with guards.non_finite=skip. No "
-    "weight was moved by it, and no checkpoint holds it"
+    "checkpoint holds what came of it"
 )
 
 
@@ -142,7 +143,7 @@ class Reached(TrainerCallback):
         """
         if self.steps < FIRST_STEPS or self.waiting is None:
             return
-        zero = [name for name, value in model.named_parameters() if "lora_B" in name and not value.any()]
+        zero = [name for name, value in model.named_parameters() if "lora_B" in name and not whole(value.any())]
         if names := sorted({*self.waiting, *zero}):
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
             self._found(f"in the first {self.steps} steps no gradient reached {shown}")
@@ -169,7 +170,8 @@ class Reached(TrainerCallback):
 def chosen(trainer: Any, config: GuardsConfig, skipped: Iterable[int]) -> list[TrainerCallback]:
     """The guards of a run, in the order they look."""
     guards: list[TrainerCallback] = [Finite(trainer, config.non_finite, skipped)]
-    if config.untrained != "off":
+    # DeepSpeed has moved the weights, and forgotten their gradients, before it could look.
+    if config.untrained != "off" and not trainer.is_deepspeed_enabled:
         guards.append(Reached(trainer, config.untrained))
     if config.spike != "off":
         guards.append(Spikes(trainer, config.spike))
@@ -190,17 +192,17 @@ def check_finite(model: torch.nn.Module) -> None:
     Raises:
         UserError: one is not finite.
     """
-    values = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
-    if not values or bool(torch.stack([value.detach().isfinite().all() for _, value in values]).all()):
+    values = [(name, local(value).detach()) for name, value in model.named_parameters() if value.requires_grad]
+    if not values or bool(torch.stack([value.isfinite().all() for _, value in values]).all()):
         return
-    name = next(name for name, value in values if not value.detach().isfinite().all())
+    name = next(name for name, value in values if not value.isfinite().all())
     raise UserError(
         f"the weights are no numbers any more, first {name}. Lower trainer.learning_rate. Nothing of them was saved"
     )
 
 
 def _has_gradient(value: torch.Tensor) -> bool:
-    return value.grad is not None and bool(value.grad.any())
+    return value.grad is not None and bool(whole(value.grad.any()))
 
 
 def _samples(model: torch.nn.Module) -> Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
@@ -208,8 +210,9 @@ def _samples(model: torch.nn.Module) -> Iterable[tuple[torch.Tensor, torch.Tenso
 
     Positions are spread first and looked at then: those of every gradient would take twice the memory of fp32 weights.
     """
-    for value in model.parameters():
-        if value.requires_grad and value.grad is not None:
+    for weight in model.parameters():
+        if weight.requires_grad and weight.grad is not None:
+            value, gradient = local(weight).detach(), local(weight.grad)
             at = torch.arange(0, value.numel(), max(1, value.numel() // SAMPLE), device=value.device)
-            at = at[value.grad.flatten()[at] != 0]
-            yield value.detach(), at, value.detach().flatten()[at].clone()
+            at = at[gradient.flatten()[at] != 0]
+            yield value, at, value.flatten()[at].clone()

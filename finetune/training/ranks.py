@@ -4,7 +4,7 @@ Every function is a no-op of one process where there is no process group, so tha
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -44,6 +44,17 @@ def gather(value: Any) -> list[Any]:
 def of_first(value: Any) -> Any:
     """The value of rank 0, on every rank."""
     return gather(value)[0]
+
+
+def spread(pieces: Sequence[Any], do: Callable[[Any], Any]) -> list[Any]:
+    """Each piece done by one rank; every result, in the order of the pieces, on every rank.
+
+    All ranks do equally many, at the end the last one again: a model in shares computes on all of them at once.
+    """
+    count, last = world_size(), len(pieces) - 1
+    own = [do(pieces[min(at + rank(), last)]) for at in range(0, len(pieces), count)]
+    every = gather(own)
+    return [every[at % count][at // count] for at in range(len(pieces))]
 
 
 def any_of(flag: bool) -> bool:

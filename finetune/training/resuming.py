@@ -16,7 +16,7 @@ from transformers import Trainer, TrainerCallback
 from finetune.errors import UserError
 from finetune.models import adapter, modules
 from finetune.plan import identity
-from finetune.training import checkpoint, generators, ranks, state
+from finetune.training import checkpoint, generators, ranks, sharding, state
 from finetune.training.saving import BESIDE, Lineage
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,17 @@ class Loading:
     seconds_before = 0.0
     was_stopped = False
     """Whether the run was over when the checkpoint was written."""
+
+    def _prepare_for_training(self: Any, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
+        """As upstream's; shares are handed out by us, from files that are none of upstream's."""
+        source = resume_from_checkpoint if sharding.is_sharded(self) else None
+        given = None if source else resume_from_checkpoint
+        found = super()._prepare_for_training(max_steps, train_dataloader, given)  # type: ignore[misc]
+        if source:
+            sharding.load_weights(self, Path(source))
+            self._load_optimizer_and_scheduler(source)
+            self._load_scaler(source)
+        return found
 
     def _load_from_checkpoint(self: Any, resume_from_checkpoint: str, model: Any = None) -> None:
         target = self.model if model is None else model
@@ -56,7 +67,9 @@ class Loading:
             raise UserError(f"the checkpoint is of another model: {', '.join(wrong[:5])} do not agree")
 
     def _load_best_model(self: Any) -> None:
-        if adapter.is_adapted(self.model) or modules.core(self.model) is not self.model:
+        if sharding.is_sharded(self):
+            sharding.load_weights(self, Path(self.state.best_model_checkpoint))
+        elif adapter.is_adapted(self.model) or modules.core(self.model) is not self.model:
             self._load_from_checkpoint(self.state.best_model_checkpoint)
         else:
             super()._load_best_model()  # type: ignore[misc]
@@ -85,15 +98,14 @@ class Loading:
         self.was_stopped = stopped and self.state.global_step < self.state.max_steps
 
     def _load_optimizer_and_scheduler(self: Any, source: str | None) -> None:
-        if source is None or self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            super()._load_optimizer_and_scheduler(source)  # type: ignore[misc]
+        if source is None:
             return
         changed = self._changed(Path(source))
         fresh = [{name: group[name] for name in group if name != "params"} for group in self.optimizer.param_groups]
         if "trainer.optim" in changed:
             log.warning("the optimizer is another one than the checkpoint's, and begins anew")
         else:
-            self.optimizer.load_state_dict(state.load(Path(source), "optimizer"))
+            sharding.load_optimizer(self, state.load(Path(source), "optimizer"))
         self.lr_scheduler.load_state_dict(state.load(Path(source), "scheduler"))
         if changed:
             self._apply(changed, fresh)

@@ -16,7 +16,7 @@ from transformers.trainer_callback import ExportableState
 
 from finetune.errors import MachineError
 from finetune.models import adapter, modules
-from finetune.training import checkpoint, generators, guards, ranks, state
+from finetune.training import checkpoint, generators, guards, ranks, sharding, state
 from finetune.training.checkpoint import Manifest
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,9 @@ class Saving:
         if error:
             return error
         staging = ranks.of_first(staging)
-        _, error = ranks.attempt(lambda: self._write(staging))
+        # Apart: in each, ranks give their shares before one of them can fail to write.
+        for part in (self._write_model, self._write_optimizer, self._write_own):
+            error = error or ranks.attempt(partial(part, staging))[1]
         files, error = (None, error) if error else ranks.attempt(lambda: self._flush_own(staging))
         if not error:
             every = {name: entry for table in ranks.gather(files) for name, entry in table.items()}
@@ -137,13 +139,17 @@ class Saving:
             raise OSError(None, f"it takes {self.checkpoint_bytes / 1e6:.1f} MB, {free / 1e6:.1f} MB are free")
         return checkpoint.stage(folder, self.state.global_step)
 
-    def _write(self: Any, staging: Path) -> None:
-        """This rank's part of a checkpoint."""
-        own = staging / f"rank-{ranks.rank()}"
-        own.mkdir()
+    def _write_model(self: Any, staging: Path) -> None:
         self.save_model(str(staging), _internal_call=True)
+
+    def _write_optimizer(self: Any, staging: Path) -> None:
         self._save_optimizer_and_scheduler(str(staging))
         self._save_scaler(str(staging))
+
+    def _write_own(self: Any, staging: Path) -> None:
+        """What each rank keeps for itself, and the first one of all of them."""
+        own = staging / f"rank-{ranks.rank()}"
+        own.mkdir()
         state.save(generators.states(), own, "generators")
         state.save(self._sums(), own, "sums")
         if ranks.is_first():
@@ -174,6 +180,13 @@ class Saving:
             f"with: finetune resume {target.parent.parent}"
         )
 
+    def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """As upstream's; of shares, put together by all ranks first."""
+        if sharding.is_sharded(self):
+            self._save(output_dir or self.args.output_dir, sharding.weights(self))
+        else:
+            super().save_model(output_dir, _internal_call)  # type: ignore[misc]
+
     def _save(self: Any, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Weights, config and tokenizer; never the pickled training arguments."""
         if not self.args.should_save and not self.is_distributed_loading_by_transformers:
@@ -187,7 +200,7 @@ class Saving:
         if not self.args.should_save:
             return
         if adapter.is_adapted(model):
-            state.save(adapter.state(model), Path(str(output_dir)), "trained")
+            state.save(adapter.state(model, state_dict), Path(str(output_dir)), "trained")
         elif others := modules.beside(model):
             state.save(others, Path(str(output_dir)), BESIDE)
         if self.processing_class is not None:
@@ -195,11 +208,9 @@ class Saving:
         (Path(str(output_dir)) / "README.md").unlink(missing_ok=True)
 
     def _save_optimizer_and_scheduler(self: Any, output_dir: str) -> None:
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
-            return
+        kept = sharding.optimizer(self)
         if self.args.should_save:
-            state.save(self.optimizer.state_dict(), Path(output_dir), "optimizer")
+            state.save(kept, Path(output_dir), "optimizer")
             state.save(self.lr_scheduler.state_dict(), Path(output_dir), "scheduler")
 
     def _save_scaler(self: Any, output_dir: str) -> None:

@@ -1,7 +1,7 @@
 """The train stage: plan to trained model and scores. Knows no config composition, no verification and no Hub."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from finetune.config.task import ARGUMENTS
 from finetune.data import index
 from finetune.data.rows import Rows
 from finetune.errors import UserError
-from finetune.evaluation.evaluate import Evaluation
+from finetune.evaluation.evaluate import Evaluation, alone
 from finetune.models import adapter, attention, model, modules, quantization, tokenizer
 from finetune.models.model import Loaded
 from finetune.models.precision import DTYPES
 from finetune.plan import identity
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
-from finetune.training import answering, checkpoint, generators, guards, ranks, reference, resume, upstream
+from finetune.training import answering, checkpoint, generators, guards, ranks, reference, resume, sharding, upstream
 from finetune.training.callbacks import Heartbeat, MetricsFile, MovingRanks, Pace
 from finetune.training.collate import packed
 from finetune.training.resuming import Resuming
@@ -69,7 +69,7 @@ def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
     set_seed(seeds["init"])
     words = load_tokenizer(plan)
     rows = {split: load_rows(plan, split) for split in ("train", "validation")}
-    evaluation = evaluation_of(plan, words)
+    evaluation = replace(evaluation_of(plan, words), spread=ranks.spread)
 
     loaded = load_base(plan)
     plan.config.task.configure(loaded.model, words, plan.facts)
@@ -92,8 +92,10 @@ def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
             generators.seed(generators.mixed(seeds["dropout"], ranks.rank()))
             result = trainer.train(resume_from_checkpoint=str(begun.parent) if begun.parent else None)
 
-    trained = trainer.accelerator.unwrap_model(trainer.model)
-    scores = evaluation(trained, rows["validation"])
+    trained, was_sharded = _in_one_piece(trainer, plan), sharding.is_sharded(trainer)
+    # Of shares, the first rank alone has a whole model now.
+    scoring = replace(evaluation, spread=alone) if was_sharded else evaluation
+    scores = scoring(trained, rows["validation"]) if ranks.is_first() or not was_sharded else {}
     return Trained(trained, words, baseline, scores, result.metrics["train_runtime"])
 
 
@@ -221,6 +223,24 @@ def _adapted(plan: Plan, loaded: Loaded) -> Any:
     if plan.config.quantization["method"] != quantization.NONE:
         base = adapter.prepare_quantized(base, checkpointing=bool(plan.arguments.get("activation_checkpointing")))
     return adapter.apply(base, plan.config.adapter, plan.config.task.peft_type, loaded.fresh)
+
+
+def _in_one_piece(trainer: Any, plan: Plan) -> Any:
+    """The trained model; where ranks hold shares of it, the first one is given a whole one."""
+    trained = trainer.accelerator.unwrap_model(trainer.model)
+    if not sharding.is_sharded(trainer):
+        return trained
+    log.info("putting the model together from %d shares", ranks.world_size())
+    weights = sharding.weights(trainer)
+    sharding.release(trainer)
+    if not ranks.is_first():
+        return trained
+    loaded = load_base(plan)
+    plan.config.task.configure(loaded.model, load_tokenizer(plan), plan.facts)
+    whole = _adapted(plan, loaded)
+    adapter.cast_trainable(whole, DTYPES[plan.precision.trainable])
+    sharding.fill_trained(whole, weights)
+    return whole
 
 
 def _isolated(plan: Plan, adapted: Any, words: PreTrainedTokenizerBase) -> str:

@@ -16,7 +16,7 @@ from finetune.errors import UserError
 from finetune.models import adapter
 from finetune.plan import identity
 from finetune.plan.plan import Plan
-from finetune.training import collate, order, ranks
+from finetune.training import collate, order, ranks, sharding
 from finetune.training.order import Batches, Loader, Sizes
 from finetune.training.resuming import Loading
 from finetune.training.saving import Saving
@@ -59,6 +59,8 @@ def assemble(plan: Plan, parts: Parts, score: Score, checkpoints: str) -> Traine
     """
     task, seeds, rows = plan.config.task, identity.seeds(plan), parts.rows
     given = {**plan.arguments, "seed": seeds["init"], "restore_callback_states_from_checkpoint": True}
+    if "fsdp_config" in given:
+        given["fsdp_config"] = {**given["fsdp_config"], sharding.LAYERS: sharding.layers(parts.model)}
     arguments = resolve(task.arguments_class)(output_dir=checkpoints, **given)
     # One process trains on one GPU: where it sees several, the Trainer would wrap the model in DataParallel unasked.
     arguments._n_gpu = min(arguments.n_gpu, 1)

@@ -11,8 +11,11 @@ import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from finetune.config.parallel import DDP, NONE
 from finetune.errors import MachineError, UserError
+from finetune.models.sharded import local
 from finetune.plan.plan import Plan
+from finetune.training import sharding
 from finetune.training.saving import OPTIMIZER_BYTES
 
 log = logging.getLogger(__name__)
@@ -33,12 +36,17 @@ class Trials(TrainerCallback):
             UserError, MachineError: something will not work.
         """
         check_as_planned(self.trainer, self.plan)
+        if self.plan.config.parallel.is_zero:
+            return self._rehearse(args)  # DeepSpeed would take a step of whatever is tried
         if self.plan.config.guards.longest_first:
             with self.trainer.trial():
                 longest_batch(self.trainer)
         if args.gradient_accumulation_steps > 1 and state.global_step == 0:
             with self.trainer.trial(), torch.no_grad():
                 cut_batch(self.trainer)
+        return self._rehearse(args)
+
+    def _rehearse(self, args: TrainingArguments) -> None:
         if self.plan.config.checkpoint.rehearse and args.save_strategy != "no":
             self.trainer.rehearse()
 
@@ -53,15 +61,18 @@ def check_as_planned(trainer: Any, plan: Plan) -> None:
         raise MachineError(
             f"{trainer.args.world_size} processes train, and the plan is for {plan.batches.ranks}. Plan again"
         )
-    if isinstance(trainer.model_wrapped, torch.nn.DataParallel):
-        raise MachineError("the model is wrapped in DataParallel, which changes its batches and its loss")
+    method, found = plan.config.parallel.method, sharding.wrapping(trainer)
+    # One process that torchrun starts is wrapped as well.
+    wanted = [method] if method != NONE else [DDP] if plan.batches.ranks > 1 else [NONE, DDP]
+    if found not in wanted:
+        raise MachineError(f"the model is held as parallel={found} would, and the plan is for {wanted[0]}")
 
 
 def longest_batch(trainer: Any) -> None:
     """Forward and backward on the longest rows, with room taken for what the optimizer will keep."""
     rows = trainer.train_dataset
     longest = np.argsort(-rows.lengths, kind="stable")[: trainer.args.train_batch_size]
-    trained = sum(value.numel() for value in trainer.model.parameters() if value.requires_grad)
+    trained = sum(local(value).numel() for value in trainer.model.parameters() if value.requires_grad)
     device = trainer.args.device
     room = torch.empty(0 if device.type == "cpu" else trained * OPTIMIZER_BYTES, dtype=torch.uint8, device=device)
     model = trainer.accelerator.unwrap_model(trainer.model)

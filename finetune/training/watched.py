@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from finetune.config.task import IGNORED
+from finetune.models.sharded import whole
 from finetune.training import generators
 
 COUNTED = ("_metrics", "_total_train_tokens", "_stored_metrics")
@@ -36,7 +37,8 @@ class Watched:
         return loss
 
     def _get_grad_norm(self: Any, model: Any, grad_norm: Any = None) -> Any:
-        self.norm = super()._get_grad_norm(model, grad_norm)  # type: ignore[misc]
+        found = super()._get_grad_norm(model, grad_norm)  # type: ignore[misc]
+        self.norm = whole(found) if torch.is_tensor(found) else found
         return self.norm
 
     def begin_step(self: Any) -> None:

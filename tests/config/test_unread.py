@@ -34,6 +34,19 @@ IDLE = {
         "launch=torchrun",
         "launch=torchrun queues no job; write launch=slurm",
     ),
+    "parallel.offload": (
+        "parallel.offload=true",
+        "parallel=zero2",
+        "parallel=zero2 keeps nothing in the host's memory",
+    ),
+    "launch.volume": ("launch.volume=a:/b", "launch=slurm", "launch=slurm has no such thing"),
+    "launch.modules": (
+        "launch.modules=[cuda]",
+        "launch=kubernetes launch.container_image=a launch.volume=a:/b",
+        "launch=kubernetes has no such thing",
+    ),
+    "launch.time": ("launch.time=5", "launch=skypilot launch.container_image=a", "launch=skypilot has no such thing"),
+    "launch.requeue": ("launch.requeue=false", "launch=ray", "launch=ray has no such thing"),
     "launch.container_mounts": ("launch.container_mounts=[/a:/a]", "launch=slurm", "no launch.container_image"),
     "evaluation.early_stopping_threshold": ("evaluation.early_stopping_threshold=0.1", "", "does not stop early"),
     "evaluation.generation.max_new_tokens": ("evaluation.generation.max_new_tokens=9", "", "nothing is generated"),
@@ -158,6 +171,10 @@ AT_ODDS = {
     "trainer.activation_checkpointing": (
         "adapter=prefix trainer.activation_checkpointing=true", "Write trainer.activation_checkpointing=false",
     ),
+    "launch.container_image": ("launch=kubernetes launch.volume=a:/b", "Write launch.container_image=IMAGE"),
+    "launch.volume": ("launch=skypilot launch.container_image=a launch.nodes=2", "Write launch.volume=NAME:/PATH"),
+    "launch.setup": ("launch=skypilot", "Write launch.setup=FILE"),
+    "launch.nodes": ("launch=ray launch.nodes=2", "Leave launch.nodes out"),
     "model.from_config": ("model.from_config=true adapter=lora", "Write adapter=full"),
     "evaluation.early_stopping_patience": (
         "evaluation.early_stopping_patience=2", "Write trainer.load_best_model_at_end=true",

@@ -8,7 +8,7 @@ from tiny_runs import bert, chat, classify, config, llama, own_caches, worked
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from finetune.artifacts import verify
-from finetune.errors import UserError
+from finetune.errors import FinetuneError, UserError
 from finetune.models import adapter
 from finetune.models.model import fresh_modules
 from finetune.plan import frozen
@@ -153,3 +153,16 @@ def test_ranks_move_while_adalora_is_trained(tmp_path):
 def test_checkpointing_that_a_prefix_would_not_survive_is_refused():
     with own_caches(), pytest.raises(UserError, match=r"layers that are computed again get none"):
         planned(config(chat("adapter=prefix", "trainer.activation_checkpointing=true")))
+
+
+def test_an_adapter_saved_without_numbers_is_found_when_it_is_written(tmp_path):
+    """As ZeRO-3 leaves its weights to whoever saves them: names, and nothing in them."""
+    base = AutoModelForCausalLM.from_pretrained(llama())
+    model = adapter.apply(base, given("lora", base), "CAUSAL_LM", ())
+    whole = {name: value for name, value in model.state_dict().items() if "lora_" in name}
+    adapter.save(model, str(tmp_path / "whole"), state_dict=whole)
+    for name, kept in (("empty", {name: torch.empty(0) for name in whole}), ("none", {})):
+        with pytest.raises(FinetuneError, match=r"weights without a number|has no weight"):
+            adapter.save(model, str(tmp_path / name), state_dict=kept)
+    with pytest.raises(FinetuneError, match="was not written"):
+        adapter.check_saved(tmp_path)

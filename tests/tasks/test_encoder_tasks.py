@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from tiny_runs import LABELS, LORA, bert, common, config, finetune, masked, own_caches, root, worked
-from transformers import AutoTokenizer
+from transformers import AutoModelForMultipleChoice, AutoTokenizer
 
 from finetune.artifacts import verify
 from finetune.artifacts.predict import answering
 from finetune.config.task import RowError
-from finetune.data import tags
+from finetune.data import choosing, tags
 from finetune.data.masking import Masking
 from finetune.data.prepare import prepare
 from finetune.data.preview import Choice, shown
@@ -263,19 +263,19 @@ def test_a_tokenizer_that_can_hide_nothing_is_refused(tmp_path):
 
 @pytest.mark.parametrize(("answer", "index"), [(1, 1), ("1", 1), ("B", 1), ("b", 1), ("two", 1), (0, 0)])
 def test_the_right_choice_is_named_by_number_letter_or_text(answer, index):
-    assert multiple_choice._right(answer, ["one", "two"], 0) == index
+    assert choosing.right(answer, ["one", "two"], 0) == index
 
 
 @pytest.mark.parametrize("answer", [2, "C", "three", -1, 0.5])
 def test_an_answer_that_names_no_choice_is_refused_by_row(answer):
     with pytest.raises(UserError, match=r"row 7: answer .* names none of its 2 choices"):
-        multiple_choice._right(answer, ["one", "two"], 7)
+        choosing.right(answer, ["one", "two"], 7)
 
 
 @pytest.mark.parametrize(("question", "choices"), [("", ["a", "b"]), (None, ["a", "b"]), ("q", ["a"]), ("q", None)])
 def test_a_row_that_asks_nothing_is_dropped_with_its_reason(question, choices):
     with pytest.raises(RowError, match=r"no question|fewer than two choices"):
-        multiple_choice._asked(question, choices)
+        choosing.asked(question, choices)
 
 
 def test_what_is_cut_is_counted_and_what_just_fits_is_not():
@@ -285,10 +285,14 @@ def test_what_is_cut_is_counted_and_what_just_fits_is_not():
     assert (cut["choices"], cut["notes"]) == ([6, 6], ["truncated"])
 
 
-def test_rows_with_fewer_choices_get_empty_ones():
+def test_a_row_with_fewer_choices_than_others_loses_nothing_to_those_it_has_not():
     task, words = multiple_choice.MultipleChoice(), AutoTokenizer.from_pretrained(bert())
+    model = AutoModelForMultipleChoice.from_pretrained(bert()).eval()
     rows = [task._row(words, "the", choices, 0, 16) for choices in (["cat", "dog"], ["cat", "dog", "cow"])]
     arrays = [{name: np.asarray(value) for name, value in each.items() if name != "notes"} for each in rows]
-    batch = task.collator(words)(arrays)
-    assert batch["input_ids"].shape[:2] == (2, 3)
-    assert batch["labels"].tolist() == [0, 0]
+    together, *alone = (dict(task.collator(words)(some)) for some in (arrays, arrays[:1], arrays[1:]))
+    assert together["input_ids"].shape[:2] == (2, 3)
+    assert together["labels"].tolist() == [0, 0]
+    assert together["is_choice"].tolist() == [[True, True, False], [True, True, True]]
+    losses = [float(task.forward(model, batch, {}).loss) for batch in (together, *alone)]
+    assert losses[0] == pytest.approx((losses[1] + losses[2]) / 2, rel=1e-5)

@@ -84,6 +84,11 @@ def test_an_input_that_is_no_source_is_refused_by_number(wrong):
         list(answering(trained("full"), {})(["cat", wrong]))
 
 
+def test_a_target_that_the_decoder_has_no_room_for_is_refused():
+    with own_caches(), pytest.raises(UserError, match="max_target_length=33 is more than the model's 32 positions"):
+        prepare(config(translate("task.max_target_length=33")))
+
+
 # What is learned
 
 

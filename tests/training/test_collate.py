@@ -44,6 +44,14 @@ def test_a_flat_batch_holds_the_tensors_of_trl():
         assert getattr(found[name], "dtype", int) == getattr(value, "dtype", int)
 
 
+@pytest.mark.parametrize("order", [[0, 1], [1, 0], [0, 0], [0]])
+def test_parts_of_one_array_are_joined_as_any_parts_are(order):
+    whole = np.arange(8)
+    parts = [(whole[:4], whole[4:])[at] for at in order]
+    assert collate._end_to_end(parts).tolist() == np.concatenate(parts).tolist()
+    assert (collate._end_to_end(parts) is whole) == (order == [0, 1])
+
+
 def test_a_padded_batch_has_a_line_a_row_and_no_mask():
     found = collate.padded(ROWS, PAD)
     assert found.keys() == {"input_ids", "labels", "position_ids"}

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from contextlib import nullcontext
 from functools import partial
 from types import SimpleNamespace
 
@@ -11,7 +12,8 @@ import torch
 from cells import KILLED, all_finite
 from crash import Poison, once, outcome, trained
 
-from finetune.errors import UserError
+from finetune.config.parallel import ParallelConfig
+from finetune.errors import MachineError, UserError
 from finetune.plan.run_folder import RunFolder
 from finetune.training import guards, trials
 
@@ -210,3 +212,23 @@ def test_a_disk_without_room_for_a_checkpoint_is_said_before_it_is_written(tmp_p
     assert end.code == 3
     assert "could not be written" in end.output
     assert "0.0 MB are free. checkpoint-2 is intact" in end.output
+
+
+@pytest.mark.parametrize(
+    ("method", "count", "wraps", "said"),
+    [
+        ("none", 1, lambda model: model, None),
+        ("none", 1, torch.nn.DataParallel, "held as parallel=dp would, and the plan is for none"),
+        ("none", 2, lambda model: model, "held as parallel=none would, and the plan is for ddp"),
+        ("fsdp2", 2, lambda model: model, "held as parallel=none would, and the plan is for fsdp2"),
+    ],
+)
+def test_another_wrapping_than_the_planned_one_is_refused(method, count, wraps, said):
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(world_size=count), model_wrapped=wraps(torch.nn.Linear(2, 2)), is_deepspeed_enabled=False
+    )
+    config = SimpleNamespace(parallel=ParallelConfig(method=method))
+    plan = SimpleNamespace(config=config, batches=SimpleNamespace(ranks=count))
+    refused = pytest.raises(MachineError, match=said) if said else nullcontext()
+    with refused:
+        trials.check_as_planned(trainer, plan)

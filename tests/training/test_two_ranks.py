@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import cells
 import pytest
@@ -21,6 +22,7 @@ from crash import (
     two_ranks,
 )  # fmt: skip
 
+from finetune.plan.run_folder import RunFolder
 from finetune.training import checkpoint, peers, ranks
 from finetune.training.peers import Peers
 
@@ -28,8 +30,34 @@ SHORT = [*TWO[:-1], "trainer.max_steps=9"]
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory) -> dict:
-    return cells.straight_two(tmp_path_factory.mktemp("two"), SHORT)
+def place(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("two")
+
+
+@pytest.fixture(scope="module")
+def straight(place) -> dict:
+    return cells.straight_two(place, SHORT)
+
+
+def test_what_ranks_score_together_is_what_one_scores_alone_to_the_last_digit(straight, place):
+    run = RunFolder(place / "straight-two")
+    assert straight["scores"] == run.read("probe.json")["scores"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("pieces", [0, 1, 5, 6])
+def test_work_is_spread_evenly_and_comes_back_in_order(count, pieces, monkeypatch):
+    """Each rank in turn: first for what it does, then with what all have done."""
+    monkeypatch.setattr(ranks, "world_size", lambda: count)
+    done: dict[int, list[int]] = {}
+
+    for rank in range(count):
+        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(ranks, "gather", lambda own, rank=rank: done.update({rank: own}) or [own] * count)
+        ranks.spread(range(pieces), lambda piece: piece * 10)
+    monkeypatch.setattr(ranks, "gather", lambda _: [done[rank] for rank in range(count)])
+    assert ranks.spread(range(pieces), lambda piece: piece * 10) == [piece * 10 for piece in range(pieces)]
+    assert {len(own) for own in done.values()} == {-(-pieces // count)}
 
 
 @pytest.mark.parametrize("signals", [{1: [Kill(5, signal.SIGTERM)]}, {0: [Kill(5, 10)], 1: [Kill(7, 10)]}])

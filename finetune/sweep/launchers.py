@@ -1,0 +1,32 @@
+"""Where the trials of a sweep run, by `launch`: processes of this machine, jobs of a cluster's queue, jobs of Ray."""
+
+from finetune.config.launch import RAY, LaunchConfig
+from finetune.sweep.processes import Launcher, Local
+from finetune.sweep.queued import Queued
+from finetune.sweep.ray_jobs import RayJobs
+
+
+def of(launch: LaunchConfig) -> Launcher:
+    """Who launches trials.
+
+    Raises:
+        MachineError: they need a cluster, and none answers.
+    """
+    if launch.method == RAY:
+        return RayJobs(launch)
+    return Queued() if launch.is_job else Local()
+
+
+def check(launch: LaunchConfig) -> None:
+    """Ask a cluster whether it would take a trial.
+
+    Raises:
+        UserError: it would not.
+        MachineError: none answers.
+    """
+    if launch.method == RAY:
+        RayJobs(launch)
+    elif launch.is_job:
+        from finetune.launch import launching
+
+        launching.of(launch)
