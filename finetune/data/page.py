@@ -56,7 +56,7 @@ def page(title: str, subtitle: str, cards: Iterable[str], rows: Iterable[Shown])
         f"<title>{escape(title)}</title><style>{STYLE}</style><main>",
         f"<h1>{escape(title)}</h1><p class=sub>{escape(subtitle)}</p>",
         f"<div class=cards>{''.join(cards)}</div>",
-        "<p class=key>Tokens in <i>green</i> carry the loss; hover over one for its id.</p>",
+        "<p class=key>What is <i>green</i> is learned; hover over a token for its id.</p>",
         *(_row(row) for row in rows),
         "</main></html>\n",
     ]

@@ -53,6 +53,7 @@ def _cards(prepared: Prepared, split: str) -> Iterator[str]:
     numbers, kept = account["audit"], account["kept"]
     dropped = [(reason, entry["rows"]) for reason, entry in account["dropped"].items()]
     yield page.table("rows", [("read", account["read"]), ("kept", kept), *dropped])
+    yield page.table("packing", list(_packed(account)))
     yield page.histogram(prepared.config.task.unit, numbers["lengths"])
     if "targets" in numbers:
         yield page.histogram("tokens of a target", numbers["targets"])
@@ -65,6 +66,13 @@ def _cards(prepared: Prepared, split: str) -> Iterator[str]:
     yield page.shares("labels", list(_labels(numbers, kept)))
     yield page.table("repeated rows", list(_repeated(numbers["duplicates"])))
     yield page.table("notes", list(account["notes"].items()))
+
+
+def _packed(account: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    if "packed" in account:
+        yield "documents", account["packed"]["documents"]
+        yield "packed rows", account["rows"]
+        yield "full", f"{account['packed']['fill']:.2%}"
 
 
 def _spread(found: dict[str, float]) -> str:

@@ -210,6 +210,23 @@ def test_a_page_that_cannot_be_written_is_refused(chats, tmp_path):
         report.write(chats, Choice(), [], tmp_path / "nowhere" / "page.html")
 
 
+def test_the_page_of_packed_rows_says_how_full_they_are(tmp_path):
+    with own_caches():
+        packed = prepare(config([*chat(), "packing=best_fit"]))
+    report.write(packed, Choice(), [], tmp_path / "page.html")
+    words = Parsed((tmp_path / "page.html").read_text(encoding="utf-8")).words
+    found = packed.report["train"]
+    shown = words[words.index("packing") + 1 :][:6]
+    assert shown == [
+        "documents",
+        str(found["kept"]),
+        "packed rows",
+        str(found["rows"]),
+        "full",
+        f"{found['packed']['fill']:.2%}",
+    ]
+
+
 def test_the_verb_shows_one_row_and_writes_the_page(tmp_path, capsys):
     assert finetune("data", *chat(), "--row", "2", "--html", str(tmp_path / "page.html")) == 0
     out = capsys.readouterr().out
