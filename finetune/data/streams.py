@@ -50,17 +50,25 @@ def first_rows(found: Any, config: DatasetConfig, identity: Any) -> dict[str, Da
     Args:
         found: what `load_dataset(…, streaming=True)` gives.
         identity: of the source's content.
+    Raises:
+        UserError: nothing tells the content, so what is kept could be another's.
     """
     from datasets import IterableDatasetDict
 
+    if identity is None:
+        raise UserError(
+            f"dataset.streaming=true: the Hub does not say which commit of {config.path} is read. Write "
+            "dataset.revision=COMMIT, or dataset.streaming=false"
+        )
     size = config.validation_size
     limit = config.limit or 0
     # Enough that a validation split can still be cut off.
     count = limit + (size if isinstance(size, int) else math.ceil(limit * size / (1 - size)))
     splits = found if isinstance(found, IterableDatasetDict) else {"train": found}
+    read = {"of": identity, "name": config.name, "files": config.data_files, "format": config.format, "rows": count}
     folder = cache_folder() / "streams"
     return {
-        str(name): _kept(rows, count, str(folder / key({"of": identity, "split": str(name), "rows": count})))
+        str(name): _kept(rows, count, str(folder / key({**read, "split": str(name)})))
         for name, rows in splits.items()
         if name in (config.train_split, config.test_split, config.validation_split) or not config.validation_split
     }

@@ -15,7 +15,7 @@ from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RepositoryNo
 
 from finetune.config.data import DatasetConfig
 from finetune.config.schema import Config
-from finetune.data import media, sources, splits
+from finetune.data import media, sources, splits, streams
 from finetune.data.sources import DataSource
 from finetune.errors import UserError
 from finetune.rehearse import known
@@ -47,6 +47,7 @@ class Rows:
             test_split="test" if "test" in self.splits else None,
             stratify=False,
             limit=None,
+            streaming=False,
             max_dropped=0.99,  # of so few rows, one that is dropped is a large share
         )
 
@@ -61,20 +62,27 @@ def find(config: Config, count: int, folder: Path) -> Rows:
     Args:
         folder: for what is fetched from the Hub.
     Raises:
-        UserError: the data is at hand and cannot be read, or the Hub has no such data set.
+        UserError: the data is at hand and cannot be read, a stream has no end, or the Hub has no such data set.
     """
-    data = sources.parts(config.dataset)[0]
+    data = sources.parts(streams.bounded(config))[0]
     path = str(data.path)
-    is_local = _is_local(path)
-    if not is_local and _is_on_hub(data):
+    if _is_local(path):
+        return _real(_loaded(config, _streamed(data, count)), count, f"of {path}")
+    if _is_on_hub(data):
         return _real(_loaded(config, _heads(data, count, folder)), count, f"of the first of {path}")
-    if is_local or _is_cached(path):
-        return _real(_loaded(config, data), count, f"of {path}")
+    if _is_cached(path):
+        return _real(_loaded(config, replace(data, streaming=False)), count, f"of {path}")
     return _made(config)
 
 
+def _streamed(data: DatasetConfig, count: int) -> DatasetConfig:
+    """No more of a stream than is looked at."""
+    return replace(data, limit=min(data.limit, 4 * count)) if data.streaming and data.limit else data
+
+
 def _loaded(config: Config, data: DatasetConfig) -> dict[str, Dataset]:
-    found, task = splits.load(DataSource(sources.ONLY, data, key=None), config.seed), config.task
+    identity = sources.identity(data) if data.streaming else None
+    found, task = splits.load(DataSource(sources.ONLY, data, identity), config.seed), config.task
     columns = task.files(task.describe(found["train"].rows, data.columns)) if task.media else []
     return {name: splits.with_files(split, columns).rows for name, split in found.items()}
 
@@ -127,7 +135,7 @@ def _heads(data: DatasetConfig, count: int, folder: Path) -> DatasetConfig:
         }
     DatasetDict(heads).save_to_disk(str(folder))
     size = data.validation_size if data.validation_size < 1 else 0.25
-    return replace(_at(data, folder), validation_size=size)
+    return replace(_at(data, folder), validation_size=size, streaming=False)
 
 
 def _at(data: DatasetConfig, folder: Path) -> DatasetConfig:

@@ -6,7 +6,9 @@ import pytest
 from test_prepare import SFT, cache, config, data, llama, write  # noqa: F401
 
 from finetune.config.data import PackingConfig, SourceConfig
+from finetune.data import splits
 from finetune.data.prepare import prepare
+from finetune.data.sources import DataSource
 from finetune.errors import UserError
 
 
@@ -53,6 +55,21 @@ def test_a_changed_file_is_read_again(data):  # noqa: F811
     second = prepare(made)
     assert second.folder != first.folder
     assert second.rows("train")[0] != first.rows("train")[0]
+
+
+def test_files_that_change_places_are_read_as_they_are_named_now(data):  # noqa: F811
+    made = config(SFT(), llama(), data, limit=3, streaming=True)
+    files = {"train": "train.jsonl", "validation": "validation.jsonl"}
+    swapped = {"train": "validation.jsonl", "validation": "train.jsonl"}
+    before, after = (prepare(replace(made, dataset=replace(made.dataset, data_files=f))) for f in (files, swapped))
+    assert list(before.rows("train")) == list(after.rows("validation"))
+    assert list(before.rows("train")) != list(after.rows("train"))
+
+
+def test_a_stream_that_nothing_identifies_is_refused(data):  # noqa: F811
+    made = config(SFT(), llama(), data, limit=3, streaming=True).dataset
+    with pytest.raises(UserError, match=r"does not say which commit.*dataset\.revision=COMMIT"):
+        splits.load(DataSource("data", made, key=None), 0)
 
 
 def test_a_stream_without_an_end_is_refused(data):  # noqa: F811

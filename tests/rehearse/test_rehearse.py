@@ -10,6 +10,7 @@ from tiny_runs import bert, chat, classify, config, finetune, own_caches, root
 
 from finetune.artifacts import verify
 from finetune.errors import FinetuneError
+from finetune.rehearse import rows
 from finetune.rehearse.rehearse import Stage, rehearse
 from finetune.rehearse.shrink import Replaced
 from finetune.training import checkpoint
@@ -67,6 +68,15 @@ def forget(weights):
     manifest, staged = checkpoint.read(weights.parent), weights.parent.rename(weights.parent.with_name("staged"))
     files = {**manifest.files, **checkpoint.flushed([staged / weights.name], staged)}
     checkpoint.publish(staged, weights.parent, replace(manifest, files=files))
+
+
+def test_a_streamed_recipe_is_rehearsed_on_the_first_of_its_rows(tmp_path):
+    recipe = config(chat("dataset.streaming=true", "dataset.limit=5"))
+    with own_caches():
+        found = rows.find(recipe, 16, tmp_path)
+    assert len(found.splits["train"]) == 5
+    # What is saved is whole: it needs no limit, packed or not.
+    assert not found.saved(tmp_path / "rows", recipe.dataset).streaming
 
 
 def test_more_rows_are_taken_where_few_do_not_hold_every_label(tmp_path, caplog):
