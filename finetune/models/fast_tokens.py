@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from finetune.errors import UserError
 
 IDS = "i"
+"""The type code of arrays of ids: 32 bits."""
 Ids: TypeAlias = "array[int]"
 """The ids of a text, four bytes each: a list has eight, and a number behind each."""
 Encode = Callable[[Sequence[str]], list[Ids]]
