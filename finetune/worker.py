@@ -16,6 +16,7 @@ import torch
 from finetune.artifacts import verify
 from finetune.artifacts.save import save
 from finetune.errors import DONE, OUR_FAULT, FinetuneError, MachineError, Stopped
+from finetune.evaluation.evaluate import alone
 from finetune.models import precision
 from finetune.models.memory import keep_freed_memory
 from finetune.plan import frozen
@@ -43,12 +44,13 @@ def work(folder: RunFolder, request: Request | None = None) -> None:
         trained = train(plan, folder, request)
     except torch.OutOfMemoryError as error:
         raise MachineError(f"{str(error).splitlines()[0]} {LESS_MEMORY}") from None
+    if ranks.is_first():
+        folder.reached("evaluating")
+        # Before anything is written by it: whatever happens there, the trained model is kept.
+        _save_whole(trained, folder)
+    answered, of_answers = _answers(trained, plan, folder)
     if not ranks.is_first():
         return
-    folder.reached("evaluating")
-    # Before anything is written by it: whatever happens there, the trained model is kept.
-    _save_whole(trained, folder)
-    answered, of_answers = _answers(trained, plan, folder)
     scores = {**trained.scores, **of_answers}
     verify.record(trained, plan, folder)
     folder.write(
@@ -96,11 +98,12 @@ def _score(plan: Plan, scores: dict[str, float]) -> tuple[str, bool]:
 
 def _answers(trained: Trained, plan: Plan, folder: RunFolder) -> tuple[int, dict[str, float]]:
     """How many rows are answered, where answers are wanted, and their scores; the texts are kept."""
-    questions, answer = answering.questions_of(folder), answering.of(plan, trained.tokenizer)
-    if not questions:
+    questions, answer = answering.questions_of(folder), answering.of(plan, trained.tokenizer, trained.spread)
+    if not questions or (trained.spread is alone and not ranks.is_first()):
         return 0, {}
     answers = answer(trained.model, questions)
-    answering.keep(answers, folder)
+    if ranks.is_first():
+        answering.keep(answers, folder)
     return len(answers), answer.scores(answers)
 
 

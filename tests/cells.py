@@ -116,7 +116,7 @@ def straight_two(base: Path, recipe: Sequence[str] = TWO) -> dict:
 def wait_for_steps(folder: RunFolder, log: Path, seconds: float) -> None:
     """Until steps are taken, and a while longer."""
     for _ in range(3000):
-        if "step " in log.read_text(errors="replace"):
+        if log.is_file() and "step " in log.read_text(errors="replace"):
             break
         time.sleep(0.01)
     time.sleep(seconds)

@@ -50,6 +50,7 @@ class EveryOperation(TrainerCallback):
 
     def on_step_end(self, args: object, state: object, control: object, **_: object) -> None:
         if state.global_step == self.step:
+            self.trainer.settle()  # a thread does not outlive the forks below
             self.results.write_text(json.dumps(list(self.sweep(Path(args.output_dir)))))
             os._exit(0)
 
@@ -88,6 +89,7 @@ class EveryOperation(TrainerCallback):
             self.trainer.args.output_dir = str(copy)
             self.trainer.args.save_total_limit = 1
             self.trainer._save_checkpoint(self.trainer.model)
+            self.trainer.settle()
             state["countdown"] = None
             Path(state["notes"]).write_text(json.dumps([sorted(state["flushed"]), state["renames"]]))
             os._exit(0)

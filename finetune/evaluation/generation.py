@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from finetune.config.schema import GenerationConfig
 from finetune.config.task import Facts, RowError, Task
 from finetune.evaluation import metrics
+from finetune.evaluation.evaluate import Spread, alone
+from finetune.models.generate import BATCH
 from finetune.models.precision import autocast
 
 if TYPE_CHECKING:
@@ -46,19 +49,26 @@ class Answering:
     """The metrics."""
     options: dict[str, Any]
     """Of `Task.predict`, besides how answers are decoded."""
+    spread: Spread = alone
+    """Who answers which of them; the answers are the same."""
 
     def __call__(self, model: Any, questions: Sequence[Question]) -> list[dict[str, Any]]:
         """Each question with the model's answer and whether it is right."""
-        was_training = model.training
+        was_training, size = model.training, math.lcm(BATCH, self.options.get("batch_size", BATCH))
         model.eval()
         prompts = [question["prompt"] for question in questions]
+        pieces = [prompts[at : at + size] for at in range(0, len(prompts), size)]
+        parts = self.spread(pieces, lambda piece: self._answers(model, piece)) if pieces else []
+        model.train(was_training)
+        found = [answer for part in parts for answer in part]
+        return [self._marked(question, given) for question, given in zip(questions, found, strict=True)]
+
+    def _answers(self, model: Any, prompts: Sequence[Any]) -> list[dict[str, Any]]:
         decoding: dict[str, Any] = {"generation_config": self.config.generation_config}
         if self.config.max_new_tokens is not None:
             decoding["max_new_tokens"] = self.config.max_new_tokens
         with autocast(self.compute):
-            found = list(self.task.predict(model, self.tokenizer, prompts, {**self.options, **decoding}))
-        model.train(was_training)
-        return [self._marked(question, given) for question, given in zip(questions, found, strict=True)]
+            return list(self.task.predict(model, self.tokenizer, prompts, {**self.options, **decoding}))
 
     def _marked(self, question: Question, given: dict[str, Any]) -> dict[str, Any]:
         text, pattern = extract(given["answer"], self.config.answer_pattern), self.config.answer_pattern

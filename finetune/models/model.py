@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
+from finetune.config.installed import tasks
 from finetune.config.options import resolve
 from finetune.config.schema import ModelConfig
 from finetune.config.suggest import did_you_mean
@@ -135,9 +136,16 @@ def skeleton(config: PretrainedConfig, task: Task, model: ModelConfig) -> PreTra
         if "Unrecognized configuration class" not in str(error):
             raise UserError(f"model.path={model.path}: {_first_line(error)}") from None
         kind = task.model_class.rpartition(".")[2]
+        fitting = ", ".join(_tasks_of(config)) or "none"
         raise UserError(
-            f"task={task.name}: {config.model_type} has no {kind}. Choose another model or task."
+            f"task={task.name}: {config.model_type} has no {kind}. Tasks for {config.model_type}: {fitting}."
         ) from None
+
+
+def _tasks_of(config: PretrainedConfig) -> list[str]:
+    """The tasks that an architecture has a head for."""
+    with_heads = {name: kind.model_class for name, kind in tasks().items() if kind.model_class != HEADLESS}
+    return [name for name, kind in with_heads.items() if type(config) in getattr(resolve(kind), "_model_mapping", ())]
 
 
 def heads(config: PretrainedConfig, task: Task, model: ModelConfig) -> tuple[str, ...]:

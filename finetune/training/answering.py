@@ -9,6 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from finetune.evaluation import generation
+from finetune.evaluation.evaluate import Spread, alone
 from finetune.evaluation.generation import Answering, Question
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
@@ -16,12 +17,16 @@ from finetune.plan.run_folder import RunFolder
 QUESTIONS, ANSWERS = "questions.json", "answers.jsonl"
 
 
-def of(plan: Plan, words: PreTrainedTokenizerBase) -> Answering:
-    """How this run answers."""
+def of(plan: Plan, words: PreTrainedTokenizerBase, spread: Spread = alone) -> Answering:
+    """How this run answers.
+
+    Args:
+        spread: who answers what, where several processes do.
+    """
     config = plan.config.evaluation.generation
     names = generation.names(plan.config.task, plan.facts, config)
     options = {"facts": plan.facts, "max_length": plan.max_length, "batch_size": plan.evaluation_batch_size}
-    return Answering(plan.config.task, words, plan.precision.compute, config, names, options)
+    return Answering(plan.config.task, words, plan.precision.compute, config, names, options, spread)
 
 
 def questions_of(folder: RunFolder) -> list[Question]:

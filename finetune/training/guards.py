@@ -59,7 +59,7 @@ class Finite(TrainerCallback):
             trainer.leave_out()
         elif ranks.any_of(bad):
             what = f"grad_norm is {norm}" if math.isfinite(loss) else f"loss is {loss}"
-            act(self.action, step, f"{what} at step {step}", NOT_FINITE)
+            act(trainer, self.action, step, f"{what} at step {step}", NOT_FINITE)
             log.warning("step %d is left out: %s", step, what)
             trainer.leave_out()
 
@@ -96,7 +96,7 @@ class Spikes(TrainerCallback, ExportableState):
             what = f"the loss is {loss:.4g} at step {step}, and was at most about {usual or 0:.4g} before"
             log.warning("%s", what)
             if self.action != "warn":
-                act(self.action, step, what, "guards.spike=warn goes on")
+                act(self.trainer, self.action, step, what, "guards.spike=warn goes on")
         elif math.isfinite(loss):
             self.recent = [*self.recent[1 - WINDOW :], loss]
 
@@ -178,12 +178,18 @@ def chosen(trainer: Any, config: GuardsConfig, skipped: Iterable[int]) -> list[T
     return guards
 
 
-def act(action: str, step: int, what: str, hint: str) -> None:
-    """End the run, go back, or, where the step is only to be left out, nothing."""
-    if action == "stop":
-        raise UserError(f"{what}. {hint}.")
+def act(trainer: Any, action: str, step: int, what: str, hint: str) -> None:
+    """End the run, go back, or, where the step is only to be left out, nothing. All ranks act together.
+
+    Raises:
+        UserError, RollBack: what was saved before is in its place.
+    """
+    if action == "skip":
+        return
+    trainer.settle()
     if action == "rollback":
         raise RollBack(step, what)
+    raise UserError(f"{what}. {hint}.")
 
 
 def check_finite(model: torch.nn.Module) -> None:

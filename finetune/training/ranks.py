@@ -58,12 +58,17 @@ def spread(pieces: Sequence[Any], do: Callable[[Any], Any]) -> list[Any]:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether the flag is up on any rank. Asked of the processors alone, so that no accelerator is waited for."""
+    """Whether the flag is up on any rank."""
+    return any_of_each([flag])[0]
+
+
+def any_of_each(flags: Sequence[bool]) -> list[bool]:
+    """Which flags are up on any rank. Asked of the processors alone, so that no accelerator is waited for."""
     if world_size() == 1:
-        return flag
-    shared = torch.tensor([int(flag)])
+        return list(flags)
+    shared = torch.tensor([int(flag) for flag in flags])
     dist.all_reduce(shared, dist.ReduceOp.MAX, group=_processors())
-    return bool(shared.item())
+    return [bool(flag) for flag in shared.tolist()]
 
 
 def attempt(action: Callable[[], Any]) -> tuple[Any, str | None]:

@@ -1,5 +1,5 @@
 """The trainer's load hooks, ours: a run goes on as if it had never stopped. What a checkpoint holds is known by
-`saving`.
+`contents`.
 
 Upstream forgets the sums of a log window, the trainer's own running metrics and the seconds trained, lets the saved
 intervals win over the configured ones, and takes one more step of a run that was over. None of it is left to it.
@@ -17,7 +17,8 @@ from finetune.errors import UserError
 from finetune.models import adapter, modules
 from finetune.plan import identity
 from finetune.training import checkpoint, generators, ranks, sharding, state
-from finetune.training.saving import BESIDE, Lineage
+from finetune.training.contents import BESIDE
+from finetune.training.saving import Lineage
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +161,7 @@ class Loading:
 
     def _finalize_training(self: Any, trial: Any, num_train_samples: int, start_time: float) -> Any:
         """Loss and speed of the whole run, not of the part since it was last resumed."""
+        self.settle()
         self._initial_global_step = 0
         return super()._finalize_training(trial, num_train_samples, start_time - self.seconds_before)  # type: ignore[misc]
 

@@ -25,8 +25,11 @@ class StopAsked(TrainerCallback):
         self.request.in_steps = True
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Agree."""
-        if ranks.any_of(self.request.by is not None):
+        """Agree, whether a checkpoint that was begun is on every rank's disk as well."""
+        is_asked, is_flushing = ranks.any_of_each([self.request.by is not None, self.trainer.is_flushing()])
+        if not is_flushing:
+            self.trainer.settle()
+        if is_asked:
             log.info(
                 "stopping after step %d%s", state.global_step, f", by {self.request.by}" if self.request.by else ""
             )
@@ -39,6 +42,7 @@ class StopAsked(TrainerCallback):
             Stopped: always, where the ranks have agreed.
         """
         if self.is_stopping and not self.trainer.save_is_due:
+            self.trainer.settle()
             raise self._stopped(state.global_step)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -12,7 +12,7 @@ from finetune.config.task import ARGUMENTS
 from finetune.data import index
 from finetune.data.rows import Rows
 from finetune.errors import UserError
-from finetune.evaluation.evaluate import Evaluation, alone
+from finetune.evaluation.evaluate import Evaluation, Spread, alone
 from finetune.models import adapter, attention, model, modules, quantization, tokenizer
 from finetune.models.model import Loaded
 from finetune.models.precision import DTYPES
@@ -45,6 +45,8 @@ class Trained:
     """Scores of the untouched model."""
     scores: dict[str, float]
     seconds: float
+    spread: Spread
+    """How it is asked on: by all ranks, or, where the first one alone has all of it, by that one."""
 
 
 def train(plan: Plan, folder: RunFolder, request: Request | None = None) -> Trained:
@@ -92,11 +94,10 @@ def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
             generators.seed(generators.mixed(seeds["dropout"], ranks.rank()))
             result = trainer.train(resume_from_checkpoint=str(begun.parent) if begun.parent else None)
 
-    trained, was_sharded = _in_one_piece(trainer, plan), sharding.is_sharded(trainer)
-    # Of shares, the first rank alone has a whole model now.
-    scoring = replace(evaluation, spread=alone) if was_sharded else evaluation
-    scores = scoring(trained, rows["validation"]) if ranks.is_first() or not was_sharded else {}
-    return Trained(trained, words, baseline, scores, result.metrics["train_runtime"])
+    trained, spread = _in_one_piece(trainer, plan), alone if sharding.is_sharded(trainer) else ranks.spread
+    is_whole = ranks.is_first() or spread is not alone
+    scores = replace(evaluation, spread=spread)(trained, rows["validation"]) if is_whole else {}
+    return Trained(trained, words, baseline, scores, result.metrics["train_runtime"], spread)
 
 
 def _watch(trainer: Any, plan: Plan, folder: RunFolder, request: Request) -> Heartbeat:
@@ -209,7 +210,7 @@ def _baseline(
     if {name: kept.get(name) for name in asked} == asked:
         scores: dict[str, float] = kept["scores"]
         return scores
-    questions, answer = answering.questions_of(folder), answering.of(plan, words)
+    questions, answer = answering.questions_of(folder), answering.of(plan, words, ranks.spread)
     log.info("scoring the untouched model on %d rows", len(rows))
     scores = {**evaluation(base, rows), **answer.scores(answer(base, questions))}
     if ranks.is_first():

@@ -106,7 +106,7 @@ BAD = {
     ),
     "a type without a head for the task": (
         ("--model-type", "t5", "recipe=sft/llama3_alpaca_lora"),
-        "t5 has no AutoModelForCausalLM",
+        "t5 has no AutoModelForCausalLM. Tasks for t5: question_answering, reranking, reward, seq2seq, ",
     ),
     "columns that no layout has together": (
         ("--model-type", "llama", "task=sft", "model.path=a/b", "dataset.path=a/b", f"dataset.columns={TORN}"),

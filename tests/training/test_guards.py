@@ -106,7 +106,7 @@ def test_weights_too_coarse_for_their_steps_are_said(caplog):
 
 
 def spikes(action: str, losses: list[float]) -> guards.Spikes:
-    trainer = SimpleNamespace(step_loss=0.0, is_left_out=False)
+    trainer = SimpleNamespace(step_loss=0.0, is_left_out=False, settle=lambda: None)
     guard = guards.Spikes(trainer, action)
     for step, loss in enumerate(losses):
         trainer.step_loss = loss

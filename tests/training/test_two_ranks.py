@@ -1,5 +1,6 @@
 """Two processes over gloo: they agree on the step they stop at, and none outlives the other for long."""
 
+import json
 import os
 import signal
 import time
@@ -7,8 +8,10 @@ from pathlib import Path
 
 import cells
 import pytest
+import tiny_runs
 from cells import TWO
 from crash import (
+    SMALL,
     Fail,
     Kill,
     both_ended,
@@ -22,8 +25,10 @@ from crash import (
     two_ranks,
 )  # fmt: skip
 
+from finetune.artifacts.save import load, load_tokenizer
+from finetune.plan import frozen
 from finetune.plan.run_folder import RunFolder
-from finetune.training import checkpoint, peers, ranks
+from finetune.training import answering, checkpoint, peers, ranks
 from finetune.training.peers import Peers
 
 SHORT = [*TWO[:-1], "trainer.max_steps=9"]
@@ -42,6 +47,19 @@ def straight(place) -> dict:
 def test_what_ranks_score_together_is_what_one_scores_alone_to_the_last_digit(straight, place):
     run = RunFolder(place / "straight-two")
     assert straight["scores"] == run.read("probe.json")["scores"]
+
+
+def test_what_ranks_answer_together_is_what_one_answers_alone(tmp_path):
+    asked = ("evaluation.generation.rows=12", "evaluation.generation.max_new_tokens=4", "trainer.max_steps=2",
+             "trainer.save_steps=2")  # fmt: skip
+    folder = planned_for_two(tiny_runs.chat(*SMALL, *asked), tmp_path / "run")
+    assert [end.code for end in both_ended(two_ranks(folder), folder)] == [0, 0]
+    given = [json.loads(line)["given"] for line in (folder / "answers.jsonl").read_text().splitlines()]
+    plan = frozen.read(folder)
+    model, words = load(plan, folder.model), load_tokenizer(plan, folder.model)
+    alone = answering.of(plan, words)(model, answering.questions_of(folder))
+    assert given == [answer["given"] for answer in alone]
+    assert len(given) == folder.read("evaluation.json")["answered"] == 12
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
