@@ -1,5 +1,6 @@
 """Raw splits of one source, read from the Hub, files or a folder. Knows no tokenizer, no task and no mixture."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -111,11 +112,23 @@ def _from_folder(path: Path, config: DatasetConfig) -> Any:
         return load_from_disk(str(path))
     named = absolute(config.data_files, base(path)) or ({"train": str(path)} if path.is_file() else None)
     if named is None:
+        _check_links(path, config)
         return load_dataset(str(path), streaming=config.streaming)
     found = [Path(file) for file in flat(named)]
     if empty := [file.name for file in found if file.is_file() and not file.stat().st_size]:
         raise UserError(f"dataset.path={config.path} cannot be read: {', '.join(empty)} is empty")
     return load_dataset(_format(named, config.format), data_files=named, streaming=config.streaming)
+
+
+def _check_links(path: Path, config: DatasetConfig) -> None:
+    """Refuse a folder with links to folders, whose rows `datasets` would leave out in silence."""
+    linked = [Path(at, name) for at, names, _ in os.walk(path) for name in names if Path(at, name).is_symlink()]
+    if linked:
+        shown = ", ".join(sorted(str(each.relative_to(path)) for each in linked)[:5])
+        raise UserError(
+            f"dataset.path={config.path}: links to folders are not followed, such as {shown}. Put the folders "
+            "themselves there, or name the files in dataset.data_files"
+        )
 
 
 def _format(named: Any, wanted: str) -> str:

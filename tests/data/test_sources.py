@@ -136,6 +136,16 @@ def test_a_missing_data_file_by_its_whole_path_is_refused(folder):
         load(folder, data_files=str(folder / "trian.jsonl"))
 
 
+def test_a_folder_that_is_a_link_is_read_and_links_inside_of_one_are_refused(folder, tmp_path):
+    link, parts = tmp_path.with_name("link"), tmp_path.with_name("parts")
+    link.symlink_to(folder)
+    assert load(link).keys() == load(folder).keys()
+    (parts / "old").mkdir(parents=True)
+    (parts / "old" / "train").symlink_to(folder)
+    with pytest.raises(UserError, match=r"links to folders are not followed, such as old/train"):
+        load(parts)
+
+
 @pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.json", "rows.parquet", "rows.arrow", "rows.txt"])
 def test_an_empty_file_is_refused_by_name(tmp_path, name):
     (tmp_path / name).write_bytes(b"")
