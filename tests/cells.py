@@ -21,9 +21,9 @@ from crash import (
     once,
     outcome,
     output,
-    planned_for_two,
+    planned_for_ranks,
+    started_ranks,
     trained,
-    two_ranks,
 )  # fmt: skip
 from safetensors.torch import load_file
 
@@ -107,8 +107,8 @@ def straight(name: str, recipe: Sequence[str], base: Path) -> tuple[dict, float]
 
 
 def straight_two(base: Path, recipe: Sequence[str] = TWO) -> dict:
-    folder = planned_for_two(recipe, base / "straight-two")
-    ends = both_ended(two_ranks(folder), folder)
+    folder = planned_for_ranks(recipe, base / "straight-two")
+    ends = both_ended(started_ranks(folder), folder)
     assert [end.code for end in ends] == [0, 0], ends[0].output
     return outcome(folder.path)
 
@@ -192,8 +192,8 @@ def lost_rank(base: Path) -> tuple[int, int, str]:
     faults = {"gone without a word": Kill(8), "a fault of the test": Fail(8), "No space left": Fail(6, "save")}
     for cause, fault in faults.items():
         for rank in (0, 1):
-            folder = planned_for_two(TWO, base / f"lost{cases}")
-            pids = two_ranks(folder, {rank: [fault]})
+            folder = planned_for_ranks(TWO, base / f"lost{cases}")
+            pids = started_ranks(folder, {rank: [fault]})
             first = ended(pids[rank], output(folder, rank), 60)
             started = time.monotonic()
             other = ended(pids[1 - rank], output(folder, 1 - rank), 60)
@@ -208,10 +208,10 @@ def lost_rank(base: Path) -> tuple[int, int, str]:
 
 def is_missed(rank: int, path: Path) -> bool:
     """Whether a rank that stands still ends the other within the patience and five seconds, by its name."""
-    folder, patience = planned_for_two(TWO, path), 5.0
+    folder, patience = planned_for_ranks(TWO, path), 5.0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(peers.watched.__wrapped__, "__defaults__", (patience,))
-        pids = two_ranks(folder, {rank: [Kill(8, signal.SIGSTOP)]})
+        pids = started_ranks(folder, {rank: [Kill(8, signal.SIGSTOP)]})
     os.waitpid(pids[rank], os.WUNTRACED)
     started = time.monotonic()
     other = ended(pids[1 - rank], output(folder, 1 - rank), 60)

@@ -179,24 +179,26 @@ def differences(one: dict, other: dict) -> list[str]:
     return [f"{name}: {one[name]} != {other[name]}" for name in one if one[name] != other[name]]
 
 
-def planned_for_two(recipe: Sequence[str], folder: Path) -> RunFolder:
-    """A run folder whose plan is for two ranks."""
-    two = ("launch=torchrun", "launch.nproc_per_node=2")
+def planned_for_ranks(recipe: Sequence[str], folder: Path, count: int = 2) -> RunFolder:
+    """A run folder whose plan is for so many ranks."""
+    several = ("launch=torchrun", f"launch.nproc_per_node={count}")
     with tiny_runs.own_caches():
-        made, prepared = run.planned(tiny_runs.config([*recipe, *two, f"run_folder={folder}"]))
+        made, prepared = run.planned(tiny_runs.config([*recipe, *several, f"run_folder={folder}"]))
         return run.run_folder(made, prepared)
 
 
-def two_ranks(folder: RunFolder, callbacks: dict[int, Sequence[TrainerCallback]] | None = None) -> list[int]:
-    """Two processes that train together over gloo, as torchrun starts them; returns their ids."""
+def started_ranks(
+    folder: RunFolder, callbacks: dict[int, Sequence[TrainerCallback]] | None = None, count: int = 2
+) -> list[int]:
+    """Processes that train together over gloo, as torchrun starts them; returns their ids."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
     def rank_of(rank: int) -> None:
         os.environ.update(
-            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
-            MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo",
+            RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(count), LOCAL_WORLD_SIZE=str(count),
+            MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), GLOO_SOCKET_IFNAME="lo",
         )  # fmt: skip
         with joined((callbacks or {}).get(rank, ())):
             code = worker.rank_of(folder)
@@ -204,7 +206,7 @@ def two_ranks(folder: RunFolder, callbacks: dict[int, Sequence[TrainerCallback]]
         sys.stderr.flush()
         os._exit(code)
 
-    return [forked(lambda rank=rank: rank_of(rank), output(folder, rank)) for rank in (0, 1)]
+    return [forked(lambda rank=rank: rank_of(rank), output(folder, rank)) for rank in range(count)]
 
 
 def output(folder: RunFolder, rank: int) -> Path:

@@ -38,9 +38,9 @@ class Trials(TrainerCallback):
         check_as_planned(self.trainer, self.plan)
         if self.plan.config.parallel.is_zero:
             return self._rehearse(args)  # DeepSpeed would take a step of whatever is tried
-        if self.plan.config.guards.longest_first:
+        if self.plan.config.guards.longest_first or sharding.wrapping(self.trainer) == DDP:
             with self.trainer.trial():
-                longest_batch(self.trainer)
+                first_batch(self.trainer, self.plan.config.guards.longest_first)
         if args.gradient_accumulation_steps > 1 and state.global_step == 0:
             with self.trainer.trial(), torch.no_grad():
                 cut_batch(self.trainer)
@@ -68,16 +68,21 @@ def check_as_planned(trainer: Any, plan: Plan) -> None:
         raise MachineError(f"the model is held as parallel={found} would, and the plan is for {wanted[0]}")
 
 
-def longest_batch(trainer: Any) -> None:
-    """Forward and backward on the longest rows, with room taken for what the optimizer will keep."""
-    rows = trainer.train_dataset
-    longest = np.argsort(-rows.lengths, kind="stable")[: trainer.args.train_batch_size]
+def first_batch(trainer: Any, is_longest: bool) -> None:
+    """Forward and backward on rows, the longest if wanted, with room taken for what the optimizer will keep.
+
+    DDP cuts gradients into other buckets after its first batch; three ranks and more add up in the order of these. Once
+    that is behind, a run that goes on adds up as one that never stopped.
+    """
+    rows, size = trainer.train_dataset, trainer.args.train_batch_size
+    chosen = np.argsort(-rows.lengths, kind="stable")[:size] if is_longest else range(min(size, len(rows)))
     trained = sum(local(value).numel() for value in trainer.model.parameters() if value.requires_grad)
     device = trainer.args.device
     room = torch.empty(0 if device.type == "cpu" else trained * OPTIMIZER_BYTES, dtype=torch.uint8, device=device)
-    model = trainer.accelerator.unwrap_model(trainer.model)
+    is_cut = sharding.wrapping(trainer) == DDP
+    model = trainer.model_wrapped if is_cut else trainer.accelerator.unwrap_model(trainer.model)
     trainer.losses = []
-    batch, items = trainer.get_batch_samples(iter([trainer.data_collator(rows.__getitems__(longest))]), 1, device)
+    batch, items = trainer.get_batch_samples(iter([trainer.data_collator(rows.__getitems__(chosen))]), 1, device)
     trainer.current_gradient_accumulation_steps = 1
     trainer.training_step(model, batch[0], items)
     del room

@@ -11,7 +11,7 @@ from pathlib import Path
 import accelerate.state
 import pytest
 import tiny_runs
-from crash import SMALL, Kill, both_ended, once, planned_for_two, trained, two_ranks
+from crash import SMALL, Kill, both_ended, once, planned_for_ranks, started_ranks, trained
 from safetensors.torch import load_file
 
 from finetune.plan import parallel
@@ -40,9 +40,9 @@ def _processors_are_accelerators(monkeypatch):
 
 
 def together(recipe: Sequence[str], folder: Path, callbacks: dict | None = None) -> RunFolder:
-    run = planned_for_two(recipe, folder)
+    run = planned_for_ranks(recipe, folder)
     wanted = {75} if callbacks else {0}
-    ends = both_ended(two_ranks(run, callbacks), run)
+    ends = both_ended(started_ranks(run, callbacks), run)
     assert {end.code for end in ends} == wanted, [end.output for end in ends]
     return run
 

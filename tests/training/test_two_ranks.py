@@ -9,7 +9,7 @@ from pathlib import Path
 import cells
 import pytest
 import tiny_runs
-from cells import TWO
+from cells import DROPOUT, TWO
 from crash import (
     SMALL,
     Fail,
@@ -20,9 +20,9 @@ from crash import (
     once,
     outcome,
     output,
-    planned_for_two,
+    planned_for_ranks,
+    started_ranks,
     trained,
-    two_ranks,
 )  # fmt: skip
 
 from finetune.artifacts.save import load, load_tokenizer
@@ -52,8 +52,8 @@ def test_what_ranks_score_together_is_what_one_scores_alone_to_the_last_digit(st
 def test_what_ranks_answer_together_is_what_one_answers_alone(tmp_path):
     asked = ("evaluation.generation.rows=12", "evaluation.generation.max_new_tokens=4", "trainer.max_steps=2",
              "trainer.save_steps=2")  # fmt: skip
-    folder = planned_for_two(tiny_runs.chat(*SMALL, *asked), tmp_path / "run")
-    assert [end.code for end in both_ended(two_ranks(folder), folder)] == [0, 0]
+    folder = planned_for_ranks(tiny_runs.chat(*SMALL, *asked), tmp_path / "run")
+    assert [end.code for end in both_ended(started_ranks(folder), folder)] == [0, 0]
     given = [json.loads(line)["given"] for line in (folder / "answers.jsonl").read_text().splitlines()]
     plan = frozen.read(folder)
     model, words = load(plan, folder.model), load_tokenizer(plan, folder.model)
@@ -80,19 +80,31 @@ def test_work_is_spread_evenly_and_comes_back_in_order(count, pieces, monkeypatc
 
 @pytest.mark.parametrize("signals", [{1: [Kill(5, signal.SIGTERM)]}, {0: [Kill(5, 10)], 1: [Kill(7, 10)]}])
 def test_a_signal_to_any_rank_stops_all_at_one_step_and_the_run_goes_on_to_the_bit(signals, straight, tmp_path):
-    folder = planned_for_two(SHORT, tmp_path / "run")
-    assert [end.code for end in both_ended(two_ranks(folder, signals), folder)] == [75, 75]
+    folder = planned_for_ranks(SHORT, tmp_path / "run")
+    assert [end.code for end in both_ended(started_ranks(folder, signals), folder)] == [75, 75]
     (newest, *_) = checkpoint.found(folder / "checkpoints")
     assert checkpoint.step_of(newest) in (5, 6)
     assert {path.name for path in newest.glob("rank-*")} == {"rank-0", "rank-1"}
-    folder = planned_for_two(SHORT, folder.path)
-    assert [end.code for end in both_ended(two_ranks(folder), folder)] == [0, 0]
+    folder = planned_for_ranks(SHORT, folder.path)
+    assert [end.code for end in both_ended(started_ranks(folder), folder)] == [0, 0]
     assert not differences(straight, outcome(folder.path))
 
 
+def test_three_ranks_go_on_to_the_bit_though_ddp_adds_up_its_first_batch_in_another_order(tmp_path):
+    """Which it does where it does not look for weights without a gradient, such as with activation checkpointing."""
+    several = ("global_batch_size=6", "trainer.ddp_find_unused_parameters=false", "trainer.ddp_bucket_cap_mb=1")
+    recipe = [*tiny_runs.classify(*SMALL, DROPOUT, *several), "trainer.per_device_train_batch_size=2"]
+    whole, parts = (planned_for_ranks(recipe, tmp_path / name, 3) for name in ("whole", "parts"))
+    assert {end.code for end in both_ended(started_ranks(whole, count=3), whole)} == {0}
+    killed = started_ranks(parts, {1: [Kill(7, signal.SIGTERM)]}, 3)
+    assert {end.code for end in both_ended(killed, parts)} == {75}
+    assert {end.code for end in both_ended(started_ranks(parts, count=3), parts)} == {0}
+    assert not differences(outcome(whole.path), outcome(parts.path))
+
+
 def test_another_number_of_ranks_goes_on_with_the_same_steps_and_says_what_is_not_exact(tmp_path):
-    folder = planned_for_two(SHORT, tmp_path / "run")
-    assert {end.code for end in both_ended(two_ranks(folder, {0: [Kill(4, signal.SIGTERM)]}), folder)} == {75}
+    folder = planned_for_ranks(SHORT, tmp_path / "run")
+    assert {end.code for end in both_ended(started_ranks(folder, {0: [Kill(4, signal.SIGTERM)]}), folder)} == {75}
     end = once(lambda: trained(SHORT, folder.path), folder.path)
     assert end.code == 0
     assert "machine.ranks: 2 → 1. Steps see the same rows; sums are rounded in another order" in end.output
@@ -101,8 +113,8 @@ def test_another_number_of_ranks_goes_on_with_the_same_steps_and_says_what_is_no
 
 
 def test_the_rank_that_is_left_says_which_one_is_gone(tmp_path):
-    folder = planned_for_two(SHORT, tmp_path / "run")
-    pids = two_ranks(folder, {1: [Kill(4)]})
+    folder = planned_for_ranks(SHORT, tmp_path / "run")
+    pids = started_ranks(folder, {1: [Kill(4)]})
     assert ended(pids[1], output(folder, 1)).code == -9
     started = time.monotonic()
     end = ended(pids[0], output(folder, 0))
@@ -114,8 +126,8 @@ def test_the_rank_that_is_left_says_which_one_is_gone(tmp_path):
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_fault_of_any_rank_leaves_its_traceback_in_one_place(rank, tmp_path):
-    folder = planned_for_two(TWO, tmp_path / "run")
-    pids = two_ranks(folder, {rank: [Fail(4)]})
+    folder = planned_for_ranks(TWO, tmp_path / "run")
+    pids = started_ranks(folder, {rank: [Fail(4)]})
     codes = [end.code for end in both_ended(pids, folder)]
     assert codes[rank] == 1
     assert codes[1 - rank] == 3
