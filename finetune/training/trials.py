@@ -71,8 +71,8 @@ def check_as_planned(trainer: Any, plan: Plan) -> None:
 def first_batch(trainer: Any, is_longest: bool) -> None:
     """Forward and backward on rows, the longest if wanted, with room taken for what the optimizer will keep.
 
-    DDP cuts gradients into other buckets after its first batch; three ranks and more add up in the order of these. Once
-    that is behind, a run that goes on adds up as one that never stopped.
+    DDP cuts gradients into other buckets after its first batch, and three ranks or more add up in the order of these.
+    Once that is behind, a run that goes on adds up as one that never stopped.
     """
     rows, size = trainer.train_dataset, trainer.args.train_batch_size
     chosen = np.argsort(-rows.lengths, kind="stable")[:size] if is_longest else range(min(size, len(rows)))
