@@ -60,9 +60,11 @@ def stage(folder: Path, step: int) -> Path:
 
 
 def flushed(files: Iterable[Path], below: Path) -> Files:
-    """Size and checksum of files, once they are on the disk itself and not only in its cache."""
-    with ThreadPoolExecutor(4) as pool:
-        return dict(pool.map(lambda file: (str(file.relative_to(below)), _flushed(file)), sorted(files)))
+    """Size and checksum of files, once they are on the disk itself and not only in its cache.
+
+    One after the other: this goes on beside steps, which need the processor more.
+    """
+    return {str(file.relative_to(below)): _flushed(file) for file in sorted(files)}
 
 
 def publish(staging: Path, target: Path, manifest: Manifest) -> None:
