@@ -22,6 +22,7 @@ RICH = LaunchConfig(
 )  # fmt: skip
 SCRIPT = """#!/bin/bash
 #SBATCH --job-name=my_run
+#SBATCH --output=/runs/my/1/job-%j.log
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=a100:4
@@ -32,7 +33,6 @@ SCRIPT = """#!/bin/bash
 #SBATCH --qos=long
 #SBATCH --constraint="a100|h100"
 #SBATCH --time=1-12
-#SBATCH --output=/runs/my/1/job-%j.log
 #SBATCH --open-mode=append
 #SBATCH --signal=USR1@120
 #SBATCH --requeue
@@ -51,7 +51,8 @@ head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun --kill-on-bad-exit=0 --wait=0 --cpus-per-task=32 python3 -m finetune.launch.job /runs/my/1 "$head"
 code=$?
 if [ "$code" -eq 75 ]; then  # stopped at a checkpoint: queued again, to go on from there
-  scontrol requeue "$SLURM_JOB_ID" && sleep 60
+  # A task of an array by its own number: that of its job may be the whole array's.
+  scontrol requeue "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}" && sleep 60
 fi
 exit "$code"
 """
