@@ -15,7 +15,7 @@ from finetune.errors import MachineError, UserError
 from finetune.plan.run_folder import RunFolder
 from finetune.sweep import outcome, page, results, study
 from finetune.sweep.devices import Pool, present
-from finetune.sweep.processes import Local
+from finetune.sweep.processes import Local, Start
 from finetune.sweep.study import COMPLETE, RUNNING, Study
 
 SPACE = Space((Interval("rate", "", 1e-5, 1e-1, is_log=True), Choices("r", "", (8, 16))))

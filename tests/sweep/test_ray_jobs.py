@@ -15,6 +15,7 @@ from finetune import run
 from finetune.config.launch import LaunchConfig
 from finetune.errors import MachineError, MissingExtra, UserError
 from finetune.sweep import beginning, outcome, points, ray_jobs
+from finetune.sweep.processes import Start
 from finetune.sweep.ray_jobs import RayJobs
 
 PORT = 8765
