@@ -33,19 +33,25 @@ log = logging.getLogger(__name__)
 RENDERED_ROWS = 8
 
 
-def run(config: Config, notes: Sequence[str] = (), tell: Callable[[RunFolder], None] | None = None) -> RunFolder:
+def run(
+    config: Config,
+    notes: Sequence[str] = (),
+    tell: Callable[[RunFolder], None] | None = None,
+    launch: Launch | None = None,
+) -> RunFolder:
     """Train, verify and publish as the config says. A named folder that holds this run goes on with it.
 
     A run that is left to a job is only queued: its stage says so.
 
     Args:
         tell: lets the other ranks know of the folder, where this process is the first of several that were started.
+        launch: what is done with the plan, where that is not as the config says.
     Raises:
         PlanError: a check of the plan failed.
         Stopped: the run was asked to stop, and can be resumed.
     """
     folder = None
-    launch = launching.here if tell else launching.of(config.launch)
+    launch = launch or (launching.here if tell else launching.of(config.launch))
     try:
         with signals.heard() as request, ExitStack() as held:
             if config.run_folder:

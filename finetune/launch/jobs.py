@@ -4,6 +4,7 @@ Knows run folders and SLURM's words; nothing of what is trained. Loads nothing h
 """
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from finetune.launch import slurm
 from finetune.plan.run_folder import DONE, RunFolder
 
 log = logging.getLogger(__name__)
+
+NUMBER = re.compile(r"\d+(_\d+)?")
+"""Of a job, of an array, or of one task of it."""
 
 JOB, DEPTHS = "job.json", ("", "*/", "*/*/", "*/*/*/", "*/*/*/*/")
 """What names the job of a run, and where runs lie below a folder: NAME/TIME, those of a sweep deeper."""
@@ -61,14 +65,14 @@ def listed(root: Path) -> list[Job]:
 
 
 def cancelled(name: str) -> str:
-    """Cancel the job of a run, or one by its number; says what was done.
+    """Cancel the job of a run, or one by its number, or an array; says what was done.
 
     Raises:
         UserError: there is no such job, or it has ended.
         MachineError: SLURM does not answer.
     """
     folder = RunFolder(Path(name).expanduser())
-    number = name if name.isdecimal() and not folder.path.exists() else of(folder).number
+    number = name if NUMBER.fullmatch(name) and not folder.path.exists() else of(folder).number
     if (state := slurm.state(number)) not in slurm.ACTIVE:
         raise UserError(f"job {number} is {state}: there is nothing to cancel")
     slurm.cancel(number)

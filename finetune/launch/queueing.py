@@ -5,10 +5,12 @@ The last that is done on the front end. Knows plans and scripts; nothing of what
 
 import logging
 import shutil
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from finetune.config.launch import KUBERNETES, SKYPILOT, SLURM, LaunchConfig
+from finetune.errors import Stopped
 from finetune.launch import kubernetes, sbatch, skypilot, slurm
 from finetune.launch.jobs import JOB
 from finetune.models import source
@@ -25,22 +27,48 @@ WRITTEN = (SLURM, *MANIFESTS)
 SUBMIT = {KUBERNETES: "| kubectl apply -f -", SKYPILOT: "> run.yaml && sky launch run.yaml"}
 
 
-def queue(folder: RunFolder, plan: Plan, _: Request) -> None:
+def queue(folder: RunFolder, plan: Plan, request: Request) -> None:
     """Write the script of a run and queue it; returns at once.
 
     Raises:
         UserError: SLURM refuses what is asked for.
         MachineError: SLURM does not answer.
+        Stopped: that was asked for meanwhile, and the job is cancelled.
     """
-    path = folder.path.absolute()
-    if not plan.config.model.from_config:
-        source.fetch(plan.source)
-    folder.write_text(slurm.SCRIPT, sbatch.of_plan(plan, path))
-    number = slurm.submit(path)
-    folder.write(JOB, {"number": number, "submitted": datetime.now().isoformat(timespec="seconds")})
-    log.info("job %s is queued: %s", number, folder / slurm.SCRIPT)
+    prepare(folder, plan)
+    submit(folder.path.absolute() / slurm.SCRIPT, [folder], request)
     if plan.config.publish.to != "none" and not plan.config.launch.follow:
         log.info("nodes do not ask the Hub; once it is verified, publish it with: finetune publish %s", folder.path)
+
+
+def prepare(folder: RunFolder, plan: Plan) -> None:
+    """Fetch the weights of a run and write its script."""
+    if not plan.config.model.from_config:
+        source.fetch(plan.source)
+    folder.write_text(slurm.SCRIPT, sbatch.of_plan(plan, folder.path.absolute()))
+
+
+def submit(script: Path, folders: Sequence[RunFolder], request: Request) -> None:
+    """Queue a script, that of a run or of an array of several.
+
+    Raises:
+        UserError: SLURM refuses what is asked for.
+        MachineError: SLURM does not answer.
+        Stopped: that was asked for meanwhile, and the job is cancelled.
+    """
+    # A signal waits until it is written down that there is a job.
+    request.pass_on = lambda _: None
+    try:
+        number = slurm.submit(script)
+        for task, folder in enumerate(folders):
+            own = number if len(folders) == 1 else f"{number}_{task}"
+            folder.write(JOB, {"number": own, "submitted": datetime.now().isoformat(timespec="seconds")})
+            log.info("job %s is queued: %s", own, folder / slurm.SCRIPT)
+    finally:
+        request.pass_on = None
+    if request.by:
+        slurm.cancel(number)
+        raise Stopped(f"stopped by {request.by}")
 
 
 def rehearsed(plan: Plan) -> tuple[str, str]:

@@ -5,7 +5,7 @@ Whoever reads it should see what will happen, and `sbatch job.sh` does it again.
 
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,17 @@ head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 code=$?
 """
 AGAIN = """if [ "$code" -eq 75 ]; then  # stopped at a checkpoint: queued again, to go on from there
-  scontrol requeue "$SLURM_JOB_ID" && sleep 60
+  # A task of an array by its own number: that of its job may be the whole array's.
+  scontrol requeue "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}" && sleep 60
 fi
+"""
+ARRAY = """
+# Each task is the job of one run, whose folder holds its script and what it says.
+runs=(
+{runs}
+)
+run=${{runs[$SLURM_ARRAY_TASK_ID]}}
+exec bash "$run/job.sh" >> "$run/job-${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID.log" 2>&1
 """
 
 
@@ -33,21 +42,41 @@ def script(launch: LaunchConfig, name: str, folder: Path, mounts: list[str]) -> 
     Args:
         mounts: folders that a container must see.
     """
-    head = [f"#SBATCH --{option}{_given(value)}" for option, value in options(launch, name, folder)]
     again = AGAIN if launch.requeue else ""
     step = STEP.format(step=_step(launch, folder, mounts))
-    return "\n".join(["#!/bin/bash", *head, "", *_environment(launch)]) + step + again + 'exit "$code"\n'
+    environment = "\n".join(["", *_environment(launch)])
+    return _head(launch, name, f"{_literal(folder)}/job-%j.log") + environment + step + again + 'exit "$code"\n'
 
 
-def options(launch: LaunchConfig, name: str, folder: Path) -> Iterator[tuple[str, Any]]:
-    """What is asked of sbatch: long names and their values, True where there is none."""
-    yield "job-name", "".join(letter if letter in SAFE else "_" for letter in name)
+def array(launch: LaunchConfig, name: str, log: Path, runs: Sequence[Path]) -> str:
+    """The script of an array, each of its tasks one of several runs that ask for the same.
+
+    Args:
+        log: what is said outside the scripts of the runs, such as that there is none.
+    """
+    listed = "\n".join(f"  {shlex.quote(str(run))}" for run in runs)
+    return _head(launch, name, _literal(log), array=f"0-{len(runs) - 1}") + ARRAY.format(runs=listed)
+
+
+def _head(launch: LaunchConfig, name: str, output: str, **more: str) -> str:
+    """The first lines of a script, which are for sbatch."""
+    named = {"job-name": "".join(letter if letter in SAFE else "_" for letter in name), "output": output}
+    asked = {**named, **more, **dict(requests(launch))}
+    return "\n".join(["#!/bin/bash", *(f"#SBATCH --{key}{_given(value)}" for key, value in asked.items()), ""])
+
+
+def _literal(path: Path) -> str:
+    """A path as sbatch reads it."""
+    return str(path).replace("%", "%%")
+
+
+def requests(launch: LaunchConfig) -> Iterator[tuple[str, Any]]:
+    """What a run asks of sbatch: long names and their values, True where there is none."""
     yield "nodes", launch.nodes
     yield "ntasks-per-node", 1
     asked = {"gpus-per-node": launch.gpus_per_node, "cpus-per-task": launch.cpus_per_node}
     asked |= {key: getattr(launch, key) for key in ("mem", "partition", "account", "qos", "constraint", "time")}
     yield from ((key, value) for key, value in asked.items() if value is not None)
-    yield "output", str(folder / "job-%j.log").replace("%", "%%").replace("%%j.log", "%j.log")
     yield "open-mode", "append"
     # To the ranks' starters, not to this script.
     yield "signal", f"USR1@{launch.grace_seconds}"

@@ -1,6 +1,7 @@
 """SLURM's own programs, asked in their own words: sbatch, squeue, sacct, scontrol, scancel. Knows jobs by number.
 
-submit(folder) → number of the job; state(number) → SLURM's word for how it is.
+submit(script) → number of the job; state(number) → SLURM's word for how it is. The tasks of an array are jobs as well:
+4 of 123 is the job 123_4.
 """
 
 import re
@@ -36,14 +37,14 @@ def check_here() -> None:
         )
 
 
-def submit(folder: Path) -> str:
-    """Queue the script of a run's folder; the number of the job.
+def submit(script: Path) -> str:
+    """Queue a script; the number of the job.
 
     Raises:
         UserError: SLURM refuses what is asked for.
         MachineError: SLURM does not answer.
     """
-    said = _asked(["sbatch", "--parsable", str(folder / SCRIPT)])
+    said = _asked(["sbatch", "--parsable", str(script)])
     return said.strip().splitlines()[-1].partition(";")[0]
 
 
@@ -67,10 +68,15 @@ def state(job: str) -> str:
 
 
 def states(jobs: Iterable[str]) -> dict[str, str]:
-    """The state of each job; sacct is asked for those that squeue has forgotten, where there is accounting."""
+    """The state of each job; sacct is asked for those that squeue has forgotten, where there is accounting.
+
+    An array as a whole is as one of its tasks is, one that is not over before all others.
+    """
     wanted = list(jobs)
-    queued = _asked(["squeue", "--noheader", "--states=all", "--me", "--format=%i|%T"])
-    found = dict.fromkeys(wanted, UNKNOWN) | _rows(queued)
+    tasks = _rows(_asked(["squeue", "--noheader", "--array", "--states=all", "--me", "--format=%i|%T"]))
+    in_order = sorted(tasks.items(), key=lambda row: row[1] in ACTIVE)
+    arrays = {job.partition("_")[0]: word for job, word in in_order}
+    found = dict.fromkeys(wanted, UNKNOWN) | arrays | tasks
     if forgotten := [job for job in wanted if found[job] == UNKNOWN]:
         found |= _accounted(forgotten)
     return {job: found[job] for job in wanted}
@@ -89,11 +95,21 @@ def code(job: str) -> int | None:
 def reason(job: str) -> str:
     """Why a job waits, in SLURM's words; empty where it does not."""
     try:
-        said = _asked(["squeue", "--noheader", "--me", "--format=%i|%r"])
+        said = _asked(["squeue", "--noheader", "--array", "--me", "--format=%i|%r"])
     except FinetuneError:
         return ""
     why = _rows(said).get(job, "")
     return "" if why in ("None", "") else why
+
+
+def most_tasks() -> int:
+    """How many tasks an array may have; 1 where SLURM queues none, or does not say.
+
+    Raises:
+        MachineError: SLURM does not answer.
+    """
+    said = re.search(r"^MaxArraySize\s*=\s*(\d+)", _asked(["scontrol", "show", "config"]), re.MULTILINE)
+    return max(1, int(said[1])) if said else 1
 
 
 def cancel(job: str) -> None:

@@ -5,6 +5,7 @@ recipe/         the recipe and what it inherits, as they were then
 points/         each point as a recipe of its own, named by its hash
 planned.json    what was found when the first points were planned
 journal.log     the study, as Optuna's JournalFileBackend writes it; optuna-dashboard reads it
+arrays/         trials that were queued at one moment, and the scripts of their arrays, where they are jobs of SLURM
 trials/         N is the folder of a run, N.log what its process printed
 sweep.csv       one line a trial
 sweep.html      the same to be looked at
@@ -31,6 +32,11 @@ class SweepFolder(RunFolder):
     def recipe(self) -> Path:
         """Where the recipe is kept as it was."""
         return self.path / "recipe"
+
+    @property
+    def arrays(self) -> Path:
+        """Where the trials that are queued together are written down."""
+        return self.path / "arrays"
 
     def point(self, digest: str) -> Path:
         """A point as a recipe."""

@@ -9,6 +9,7 @@ import socket
 import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,14 +23,27 @@ GATE = 'read -r go && exec "$@" </dev/null'
 """Begins when it is told to, and not at all where whoever would tell it is gone."""
 
 
+@dataclass(frozen=True)
+class Start:
+    """What is started of a trial."""
+
+    command: Sequence[str]
+    log: Path
+    """What it prints."""
+    variables: Mapping[str, str]
+    """What its environment says besides."""
+    run: Path
+    """The folder of the run that the command trains."""
+
+
 class Launcher(Protocol):
     """Where trials run."""
 
-    def start(self, command: Sequence[str], log: Path, variables: Mapping[str, str], run: Path) -> tuple[Handle, Any]:
-        """Bring processes up that wait for `begin`; the second value is for `begin` alone.
+    def start(self, starts: Sequence[Start]) -> tuple[list[Handle], Any]:
+        """Bring up the processes of trials that begin at one moment; they wait for `begin`.
 
-        Args:
-            run: the folder of the run that the command trains.
+        Returns:
+            A handle for each, and what is for `begin` alone.
         """
 
     def begin(self, waiting: Any) -> None:
@@ -48,21 +62,18 @@ class Launcher(Protocol):
 class Local:
     """Processes of this machine, each the first of a group and a session of its own."""
 
-    def start(self, command: Sequence[str], log: Path, variables: Mapping[str, str], _: Path) -> tuple[Handle, Any]:
-        """Start a process that waits to be told to begin."""
-        with log.open("ab") as output:
-            process = subprocess.Popen(
-                ["/bin/sh", "-c", GATE, "sh", *command], stdin=subprocess.PIPE, stdout=output, stderr=output,
-                env=os.environ | dict(variables), start_new_session=True,
-            )  # fmt: skip
-        handle = {"pid": process.pid, "begun": _begun(process.pid), "host": socket.gethostname()}
-        return handle, process
+    def start(self, starts: Sequence[Start]) -> tuple[list[Handle], Any]:
+        """Start processes that wait to be told to begin."""
+        processes = [_waiting(each) for each in starts]
+        host = socket.gethostname()
+        return [{"pid": each.pid, "begun": _begun(each.pid), "host": host} for each in processes], processes
 
     def begin(self, waiting: Any) -> None:
-        """Open the gate."""
-        with suppress(BrokenPipeError):  # it was killed meanwhile, which is noticed where it is looked after
-            waiting.stdin.write(b"go\n")
-            waiting.stdin.close()
+        """Open the gates."""
+        for process in waiting:
+            with suppress(BrokenPipeError):  # it was killed meanwhile, which is noticed where it is looked after
+                process.stdin.write(b"go\n")
+                process.stdin.close()
 
     def is_running(self, handle: Handle) -> bool:
         """Whether it is there, and is the one that was started: numbers of processes are given out again.
@@ -86,6 +97,14 @@ class Local:
         if self.is_running(handle) or _begun(handle["pid"]) is None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(handle["pid"], signal.SIGKILL)
+
+
+def _waiting(start: Start) -> "subprocess.Popen[bytes]":
+    with start.log.open("ab") as output:
+        return subprocess.Popen(
+            ["/bin/sh", "-c", GATE, "sh", *start.command], stdin=subprocess.PIPE, stdout=output, stderr=output,
+            env=os.environ | dict(start.variables), start_new_session=True,
+        )  # fmt: skip
 
 
 def _begun(pid: int) -> float | None:

@@ -4,7 +4,7 @@ What is known of a job is in the folder of its run, so whoever comes after finds
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,33 @@ from finetune.launch import slurm
 from finetune.launch.following import EVERY
 from finetune.launch.jobs import JOB
 from finetune.plan.run_folder import RunFolder
-from finetune.sweep.processes import Handle, Local
+from finetune.sweep import together
+from finetune.sweep.processes import Handle, Local, Start
 
 
 class Queued:
-    """A process of this machine until the job is queued, the job afterwards."""
+    """A process of this machine until the job is queued, the job afterwards.
 
-    def __init__(self) -> None:
-        self.here = Local()
+    Trials that begin at one moment have that process in common, and are the tasks of an array.
+    """
+
+    def __init__(self, name: str, arrays: Path) -> None:
+        """Launch trials.
+
+        Args:
+            name: what their arrays are called.
+            arrays: the folder for the scripts.
+        """
+        self.name, self.arrays, self.here = name, arrays, Local()
         self.states: dict[str, str] = {}
         """How each job was at the last look: SLURM is asked for all of them at once, and not too often."""
         self.looked = float("-inf")
 
-    def start(self, command: Sequence[str], log: Path, variables: Mapping[str, str], run: Path) -> tuple[Handle, Any]:
-        """Start the process that queues the job; it waits to be told to begin."""
-        handle, gate = self.here.start(command, log, variables, run)
-        return handle | {"run": str(run), "before": _number(run)}, gate
+    def start(self, starts: Sequence[Start]) -> tuple[list[Handle], Any]:
+        """Start the process that queues the jobs; it waits to be told to begin."""
+        first = starts[0] if len(starts) == 1 else together.start(starts, self.name, self.arrays)
+        (handle,), gate = self.here.start([first])
+        return [handle | {"run": str(each.run), "before": _number(each.run)} for each in starts], gate
 
     def begin(self, waiting: Any) -> None:
         """Open the gate."""

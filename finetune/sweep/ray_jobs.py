@@ -6,7 +6,7 @@ Folders, rows and the interpreter are the same on all machines of the cluster. K
 import os
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
@@ -17,7 +17,7 @@ from finetune.config.launch import LaunchConfig
 from finetune.errors import MachineError, MissingExtra
 from finetune.launch.following import EVERY
 from finetune.sweep.outcome import SAID
-from finetune.sweep.processes import Handle
+from finetune.sweep.processes import Handle, Start
 
 NEVER_BEGAN = (
     "RUNTIME_ENV_SETUP_FAILURE", "JOB_SUPERVISOR_ACTOR_START_TIMEOUT", "JOB_SUPERVISOR_ACTOR_START_FAILURE",
@@ -44,18 +44,22 @@ class RayJobs:
         self.known: dict[str, tuple[bool, float]] = {}
         """Whether each job was active, and when it was asked for."""
 
-    def start(self, command: Sequence[str], log: Path, variables: Mapping[str, str], _: Path) -> tuple[Handle, Any]:
-        """A name for the job; nothing is submitted yet."""
-        name = f"finetune-{uuid4().hex}"
-        python = [self.launch.python] if self.launch.python else command[:1]
-        words = shlex.join([*python, *command[1:]])
+    def start(self, starts: Sequence[Start]) -> tuple[list[Handle], Any]:
+        """A name for each job; nothing is submitted yet."""
+        asked = [self._asked(each) for each in starts]
+        names = [each["submission_id"] for each in asked]
+        return [{"ray": name, "log": str(each.log)} for name, each in zip(names, starts, strict=True)], asked
+
+    def _asked(self, start: Start) -> dict[str, Any]:
+        python = [self.launch.python] if self.launch.python else start.command[:1]
+        words = shlex.join([*python, *start.command[1:]])
         # exec: a signal is for the run, not for a shell around it.
-        entry = f"cd {shlex.quote(str(Path.cwd()))} && exec {words} >> {shlex.quote(str(log))} 2>&1 < /dev/null"
+        entry = f"cd {shlex.quote(str(Path.cwd()))} && exec {words} >> {shlex.quote(str(start.log))} 2>&1 < /dev/null"
         here = {name: os.environ[name] for name in CACHES if name in os.environ}
         # Ray itself would kill what has not ended after three seconds.
-        stated = {**here, **variables, "RAY_JOB_STOP_WAIT_TIME_S": str(self.launch.grace_seconds)}
-        asked = {"entrypoint": entry, "submission_id": name, "runtime_env": {"env_vars": stated}}
-        return {"ray": name, "log": str(log)}, asked | self._resources()
+        stated = {**here, **start.variables, "RAY_JOB_STOP_WAIT_TIME_S": str(self.launch.grace_seconds)}
+        asked = {"entrypoint": entry, "submission_id": f"finetune-{uuid4().hex}", "runtime_env": {"env_vars": stated}}
+        return asked | self._resources()
 
     def _resources(self) -> dict[str, Any]:
         launch = self.launch
@@ -64,13 +68,14 @@ class RayJobs:
         return {f"entrypoint_{name}": value for name, value in found.items() if value}
 
     def begin(self, waiting: Any) -> None:
-        """Submit the job, now that its name is kept.
+        """Submit the jobs, now that their names are kept.
 
         Raises:
             MachineError: Ray refuses it.
         """
         try:
-            self.client.submit_job(**waiting)
+            for each in waiting:
+                self.client.submit_job(**each)
         except FAILED as error:
             raise MachineError(f"Ray refuses the job of a trial: {_first_line(error)}") from None
 

@@ -32,7 +32,7 @@ def run(sweep: Sweep, watch: Watch = lambda _: None, launcher: Launcher | None =
         UserError: an objective that no run scores, or more failures than are put up with.
     """
     with heard() as request:
-        work = Work(sweep, launcher or launchers.of(sweep.first.launch))
+        work = Work(sweep, launcher or launchers.of(sweep.first.launch, sweep.first.name, sweep.folder.arrays))
         try:
             work.attach()
             work.until_done(request, watch)
@@ -104,24 +104,28 @@ class Work:
 
     def _fill(self) -> None:
         """Start trials while there is room: those that had begun first."""
+        found: list[Trial] = []
         while self.pool.has_room:
-            trial = self.waiting.pop(0) if self.waiting else self.ledger.next(len(self.running))
+            trial = self.waiting.pop(0) if self.waiting else self.ledger.next(len(self.running) + len(found))
             if trial is None:
-                return
-            self._start(trial)
+                break
+            trial.devices = self.pool.lend()
+            found.append(trial)
+        if found:
+            self._start(found)
 
-    def _start(self, trial: Trial) -> None:
-        """Start a trial's processes; they begin when the study knows them."""
-        trial.devices = self.pool.lend()
-        file = trials.log_of(trial, self.sweep)
-        file.parent.mkdir(exist_ok=True)
-        trial.log_from = file.stat().st_size if file.exists() else 0
-        trial.handle, gate = self.launcher.start(
-            trials.command(trial, self.sweep), file, trials.variables(trial, self.sweep), self.folder(trial).path
-        )
-        self.ledger.keep(trial)
+    def _start(self, found: list[Trial]) -> None:
+        """Start the processes of trials; they begin when the study knows them."""
+        handles, gate = self.launcher.start([trials.start(trial, self.sweep) for trial in found])
+        for trial, handle in zip(found, handles, strict=True):
+            trial.handle = handle
+            self.ledger.keep(trial)
         self.launcher.begin(gate)
-        self.running.append(trial)
+        self.running += found
+        for trial in found:
+            self._say_started(trial)
+
+    def _say_started(self, trial: Trial) -> None:
         again = f", seed {trial.seed + 1} of {self.sweep.settings.seeds_per_trial}" if trial.seed else ""
         self.ledger.say(trial, "goes on" if self.folder(trial).stage else f"started{again}: {trial.words}")
 

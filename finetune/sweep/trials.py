@@ -12,7 +12,7 @@ from finetune.plan.run_folder import RunFolder
 from finetune.sweep import points
 from finetune.sweep.beginning import Sweep
 from finetune.sweep.devices import VISIBLE
-from finetune.sweep.processes import Handle
+from finetune.sweep.processes import Handle, Start
 
 KEPT = "trial"
 """The study's name for it."""
@@ -61,6 +61,14 @@ def log_of(trial: Trial, sweep: Sweep) -> Path:
     """What its processes print."""
     run = folder_of(trial, sweep).path
     return run.with_name(f"{run.name}.log")
+
+
+def start(trial: Trial, sweep: Sweep) -> Start:
+    """What is started of a trial; where its log ends by now is noted."""
+    log = log_of(trial, sweep)
+    log.parent.mkdir(exist_ok=True)
+    trial.log_from = log.stat().st_size if log.exists() else 0
+    return Start(command(trial, sweep), log, variables(trial, sweep), folder_of(trial, sweep).path)
 
 
 def command(trial: Trial, sweep: Sweep) -> list[str]:

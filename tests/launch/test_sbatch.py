@@ -11,9 +11,11 @@ import tiny_runs
 from finetune.config.check import load_config
 from finetune.config.launch import LaunchConfig
 from finetune.errors import ConfigError, MachineError
-from finetune.launch import sbatch
+from finetune.launch import arrays, sbatch
+from finetune.launch.arrays import Prepared
 from finetune.launch.job import of_slurm
 from finetune.plan.catalogue import PlanError
+from finetune.plan.run_folder import RunFolder
 
 RICH = LaunchConfig(
     method="slurm", nodes=2, gpus_per_node="a100:4", cpus_per_node=32, mem="400G", partition="gpu", account="nlp",
@@ -22,6 +24,7 @@ RICH = LaunchConfig(
 )  # fmt: skip
 SCRIPT = """#!/bin/bash
 #SBATCH --job-name=my_run
+#SBATCH --output=/runs/my/1/job-%j.log
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=a100:4
@@ -32,7 +35,6 @@ SCRIPT = """#!/bin/bash
 #SBATCH --qos=long
 #SBATCH --constraint="a100|h100"
 #SBATCH --time=1-12
-#SBATCH --output=/runs/my/1/job-%j.log
 #SBATCH --open-mode=append
 #SBATCH --signal=USR1@120
 #SBATCH --requeue
@@ -51,7 +53,8 @@ head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun --kill-on-bad-exit=0 --wait=0 --cpus-per-task=32 python3 -m finetune.launch.job /runs/my/1 "$head"
 code=$?
 if [ "$code" -eq 75 ]; then  # stopped at a checkpoint: queued again, to go on from there
-  scontrol requeue "$SLURM_JOB_ID" && sleep 60
+  # A task of an array by its own number: that of its job may be the whole array's.
+  scontrol requeue "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}" && sleep 60
 fi
 exit "$code"
 """
@@ -120,6 +123,60 @@ def test_a_file_is_sourced_before_the_ranks_start(tmp_path):
     (tmp_path / "my setup.sh").write_text("export EVIL=from-setup\n")
     _, said = run_with(tmp_path, 0, LaunchConfig(method="slurm", setup=str(tmp_path / "my setup.sh")))
     assert "from-setup" in said
+
+
+ARRAY = """#!/bin/bash
+#SBATCH --job-name=mine
+#SBATCH --output=/sweep/arrays/000/array-0.log
+#SBATCH --array=0-1
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --mem=8G
+#SBATCH --open-mode=append
+#SBATCH --signal=USR1@120
+#SBATCH --requeue
+
+# Each task is the job of one run, whose folder holds its script and what it says.
+runs=(
+  /sweep/trials/000
+  '/sweep/trials/0 1'
+)
+run=${runs[$SLURM_ARRAY_TASK_ID]}
+exec bash "$run/job.sh" >> "$run/job-${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID.log" 2>&1
+"""
+
+
+def test_an_array_asks_what_each_of_its_runs_asks_and_names_them():
+    runs = [Path("/sweep/trials/000"), Path("/sweep/trials/0 1")]
+    log = Path("/sweep/arrays/000/array-0.log")
+    assert sbatch.array(LaunchConfig(method="slurm", mem="8G"), "mine", log, runs) == ARRAY
+
+
+def test_a_task_runs_the_script_of_its_run_and_speaks_in_its_folder(tmp_path):
+    runs = [tmp_path / "0", tmp_path / "a run $(touch evil) ' 5%"]
+    for run in runs:
+        run.mkdir()
+        (run / "job.sh").write_text("echo it is $SLURM_ARRAY_TASK_ID; exit 3\n")
+    script = sbatch.array(LaunchConfig(method="slurm"), "mine", tmp_path / "log", runs)
+    variables = os.environ | {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
+    ended = subprocess.run(["bash"], input=script, text=True, env=variables, cwd=tmp_path, capture_output=True)
+    assert (ended.returncode, (runs[1] / "job-7_1.log").read_text()) == (3, "it is 1\n")
+    assert not list(tmp_path.glob("**/evil")) + list(runs[0].glob("*.log"))
+
+
+def test_a_task_is_queued_again_by_its_own_number(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4")
+    assert "scontrol requeue 7_4\n" in run_with(tmp_path, 75, LaunchConfig(method="slurm"))[1]
+
+
+def test_runs_that_ask_for_the_same_go_together_as_many_as_an_array_may_have():
+    small, large = LaunchConfig(method="slurm"), LaunchConfig(method="slurm", mem="8G")
+    asked = [small, large, small, replace(small, environment={"A": "1"}), large, small]
+    runs = [Prepared(RunFolder(Path(str(number))), launch) for number, launch in enumerate(asked)]
+    found = [[int(run.folder.path.name) for run in group] for group in arrays.alike(runs, 3)]
+    assert found == [[0, 2, 3], [5], [1, 4]]
+    assert all(len(group) == 1 for group in arrays.alike(runs, 1))
 
 
 class TestPlannedFor:

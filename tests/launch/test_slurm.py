@@ -11,15 +11,20 @@ from pathlib import Path
 import pytest
 import tiny_runs
 from safetensors.torch import load_file
+from slurm_sandbox import NODES
 
 from finetune import run
+from finetune.config.launch import LaunchConfig
 from finetune.errors import MachineError, UserError
-from finetune.launch import following, job, jobs
+from finetune.launch import arrays, following, job, jobs, sbatch
 from finetune.launch import slurm as queue
+from finetune.launch.arrays import Prepared
 from finetune.launch.job import Node
 from finetune.plan.run_folder import RunFolder
 from finetune.sweep import beginning
+from finetune.sweep.processes import Start
 from finetune.sweep.queued import Queued
+from finetune.training.signals import Request
 
 STEPS = 150
 SMALL = (
@@ -171,6 +176,11 @@ def test_a_head_node_that_cannot_be_reached_is_told_by_the_one_that_waits(tmp_pa
 # Trials of a sweep as jobs. In this file, so that one process of the tests has a SLURM and not two.
 
 
+def launching_trials(arrays: Path = Path("arrays")) -> Queued:
+    """As a parent would that knows nothing yet."""
+    return Queued("mine", arrays)
+
+
 SUBMITS = """
 import json, pathlib, subprocess, sys, time
 time.sleep({before})
@@ -183,8 +193,8 @@ def started(run, before=0.0, job=60.0):
     """The handle of a trial whose process waits a while, and queues a job that sleeps."""
     run.mkdir(exist_ok=True)
     command = [sys.executable, "-c", SUBMITS.format(before=before, job=job, run=str(run))]
-    launcher = Queued()
-    handle, gate = launcher.start(command, run / "log", {}, run)
+    launcher = launching_trials()
+    (handle,), gate = launcher.start([Start(command, run / "log", {}, run)])
     launcher.begin(gate)
     return json.loads(json.dumps(handle))
 
@@ -199,7 +209,7 @@ def number(run):
 
 
 def has_ended(handle):
-    launcher = Queued()
+    launcher = launching_trials()
     for _ in range(300):
         if not launcher.is_running(handle):
             return True
@@ -209,10 +219,10 @@ def has_ended(handle):
 
 def test_a_trial_runs_until_its_job_has_ended_whoever_asks_and_wherever(slurm, tmp_path):
     handle = started(tmp_path / "run", job=1)
-    assert Queued().is_running(handle)
+    assert launching_trials().is_running(handle)
     job = number(tmp_path / "run")
     elsewhere = handle | {"host": "another login node"}
-    assert Queued().is_running(elsewhere)
+    assert launching_trials().is_running(elsewhere)
     assert has_ended(elsewhere)
     assert queue.state(job) == "COMPLETED"
 
@@ -220,15 +230,15 @@ def test_a_trial_runs_until_its_job_has_ended_whoever_asks_and_wherever(slurm, t
 def test_a_trial_that_is_stopped_leaves_no_job(slurm, tmp_path):
     handle = started(tmp_path / "run")
     job = number(tmp_path / "run")
-    Queued().stop(handle)
+    launching_trials().stop(handle)
     assert has_ended(handle)
     assert queue.state(job) == "CANCELLED"
-    Queued().end(handle)
+    launching_trials().end(handle)
 
 
 def test_a_trial_that_is_stopped_before_it_is_queued_queues_nothing(slurm, tmp_path):
     handle = started(tmp_path / "run", before=60)
-    Queued().stop(handle)
+    launching_trials().stop(handle)
     assert has_ended(handle)
     assert not (tmp_path / "run" / "job.json").exists()
 
@@ -238,12 +248,95 @@ def test_the_job_of_a_start_before_is_not_that_of_the_one_that_follows(slurm, tm
     old = number(tmp_path / "run")
     assert has_ended(first)
     handle = started(tmp_path / "run", before=1)
-    assert Queued().is_running(handle)
+    assert launching_trials().is_running(handle)
     while (job := number(tmp_path / "run")) == old:
         time.sleep(0.1)
-    Queued().end(handle)
+    launching_trials().end(handle)
     assert has_ended(handle)
     assert queue.state(job) == "CANCELLED"
+
+
+def trial(folder: Path, *words: str) -> Start:
+    """A run as a sweep starts it."""
+    folder.mkdir(parents=True)
+    arguments = tiny_runs.classify(*SMALL, *ONE_NODE, "trainer.max_steps=3", *words, f"run_folder={folder}")
+    command = [sys.executable, "-m", "finetune", "train", *arguments]
+    return Start(command, folder.with_suffix(".log"), {}, folder)
+
+
+def queued_together(starts: list[Start], place: Path) -> list[dict]:
+    """Their handles, once the process that queues them has ended."""
+    with tiny_runs.own_caches():
+        handles, gate = launching_trials(place).start(starts)
+        launching_trials().begin(gate)
+        (process,) = gate
+        assert process.wait(SECONDS) == 0, (place / "000" / "log.txt").read_text()
+    return handles
+
+
+def test_trials_that_begin_together_are_an_array_and_each_is_a_job_of_its_own(slurm, tmp_path):
+    asked = [("seed=1",), ("seed=2",), ("seed=3", "launch.mem=100M"), ("seed=4", "trainer.max_steps=0.5")]
+    starts = [trial(tmp_path / "trials" / f"00{at}", HELD, *words) for at, words in enumerate(asked)]
+    handles = queued_together(starts, tmp_path / "arrays")
+    assert launching_trials().is_running(handles[0])
+    assert not launching_trials().is_running(handles[3])
+    assert "finetune: " in starts[3].log.read_text()
+    found = {job.folder.path.name: job for job in jobs.listed(tmp_path)}
+    array = found["000"].number.partition("_")[0]
+    assert [found[name].number for name in ("000", "001")] == [f"{array}_0", f"{array}_1"]
+    assert found["002"].number.isdecimal()
+    assert {job.state for job in found.values()} == {"PENDING"}
+    launching_trials().stop(handles[1])
+    assert has_ended(handles[1])
+    assert (queue.state(f"{array}_0"), queue.state(f"{array}_1")) == ("PENDING", "CANCELLED")
+    assert "was PENDING and is cancelled" in jobs.cancelled(found["002"].number)
+    control("release", f"{array}_0")
+    first = RunFolder(starts[0].run)
+    assert "verified in a fresh process" in followed(first)
+    assert (first.stage, jobs.of(first).state) == ("verified", "COMPLETED")
+
+
+STOPS = """#!/bin/sh
+echo started >> "$3/starts"
+[ "$(wc -l < "$3/starts")" -gt 1 ] || exit "$(cat "$3/code")"
+"""
+
+
+def array_of(codes: list[int], tmp_path: Path) -> list[RunFolder]:
+    """Runs in one array that only end, the first time by these codes."""
+    (tmp_path / "python").write_text(STOPS)
+    (tmp_path / "python").chmod(0o755)
+    launch = LaunchConfig(method="slurm", python=str(tmp_path / "python"))
+    folders = [RunFolder(tmp_path / f"{number}") for number, _ in enumerate(codes)]
+    for folder, code in zip(folders, codes, strict=True):
+        folder.path.mkdir()
+        folder.write_text("code", str(code))
+        folder.write_text(queue.SCRIPT, sbatch.script(launch, "task", folder.path, []))
+    arrays.submit([Prepared(folder, launch) for folder in folders], "mine", tmp_path / "array.sh", Request())
+    return folders
+
+
+def test_a_task_that_is_asked_to_stop_is_queued_again_alone(slurm, tmp_path):
+    folders = array_of([0, 3, 75], tmp_path)
+    whole, fails, again = (jobs.of(folder).number for folder in folders)
+    waited(folders[2], lambda: queue.states([whole, fails, again]) == {whole: "COMPLETED", fails: "FAILED",
+                                                                      again: "PENDING"})  # fmt: skip
+    assert queue.code(fails) == 3
+    assert queue.state(again.partition("_")[0]) == "PENDING"
+    control("update", f"JobId={again}", "StartTime=now")
+    waited(folders[2], lambda: queue.state(again) == "COMPLETED")
+    assert [len((folder / "starts").read_text().split()) for folder in folders] == [1, 1, 2]
+
+
+def test_an_array_is_cancelled_by_its_number(slurm, tmp_path):
+    control("update", f"NodeName={','.join(NODES)}", "State=DRAIN", "Reason=test")
+    try:
+        folders = array_of([0, 0], tmp_path)
+        number = jobs.of(folders[0]).number.partition("_")[0]
+        assert "is cancelled" in jobs.cancelled(number)
+        assert {jobs.of(folder).state for folder in folders} == {"CANCELLED"}
+    finally:
+        control("update", f"NodeName={','.join(NODES)}", "State=RESUME")
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import json
 import signal
 import sys
 import time
+from dataclasses import replace
 from math import exp, log10
 from pathlib import Path
 
@@ -23,8 +24,9 @@ STEPS, EVERY, PAUSE = 40, 4, 0.004
 class Pretending(Local):
     """Starts trials of this file."""
 
-    def start(self, command, log, variables, run):
-        return super().start([sys.executable, __file__, "trial", *command], log, variables, run)
+    def start(self, starts):
+        pretence = [sys.executable, __file__, "trial"]
+        return super().start([replace(each, command=[*pretence, *each.command]) for each in starts])
 
 
 def value_of(rate: float, step: int) -> float:

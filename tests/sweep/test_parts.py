@@ -15,7 +15,7 @@ from finetune.errors import MachineError, UserError
 from finetune.plan.run_folder import RunFolder
 from finetune.sweep import outcome, page, results, study
 from finetune.sweep.devices import Pool, present
-from finetune.sweep.processes import Local
+from finetune.sweep.processes import Local, Start
 from finetune.sweep.study import COMPLETE, RUNNING, Study
 
 SPACE = Space((Interval("rate", "", 1e-5, 1e-1, is_log=True), Choices("r", "", (8, 16))))
@@ -64,16 +64,16 @@ def test_a_trial_with_several_devices_has_a_process_for_each():
 
 def test_a_process_does_nothing_before_it_is_told_to_and_nothing_where_nobody_tells_it(tmp_path):
     local, log = Local(), tmp_path / "log"
-    handle, waiting = local.start(SLEEPS, log, {}, tmp_path)
+    (handle,), waiting = local.start([Start(SLEEPS, log, {}, tmp_path)])
     time.sleep(0.3)
     assert (local.is_running(handle), log.read_text()) == (True, "")
-    waiting.stdin.close()  # as when whoever started it is killed
+    waiting[0].stdin.close()  # as when whoever started it is killed
     _wait(lambda: not local.is_running(handle))
     assert log.read_text() == ""
 
 
 def test_a_process_is_known_again_by_its_handle_alone(tmp_path):
-    handle, waiting = Local().start(SLEEPS, tmp_path / "log", {}, tmp_path)
+    (handle,), waiting = Local().start([Start(SLEEPS, tmp_path / "log", {}, tmp_path)])
     Local().begin(waiting)
     known = json.loads(json.dumps(handle))
     _wait(lambda: "here" in (tmp_path / "log").read_text())
@@ -90,7 +90,7 @@ def test_a_process_of_another_machine_is_not_taken_for_one_of_this(tmp_path):
 
 def test_what_a_killed_process_has_left_of_its_group_is_ended(tmp_path):
     child = "import subprocess, sys, time; print(subprocess.Popen(['sleep', '60']).pid, flush=True); time.sleep(60)"
-    handle, waiting = Local().start([sys.executable, "-c", child], tmp_path / "log", {}, tmp_path)
+    (handle,), waiting = Local().start([Start([sys.executable, "-c", child], tmp_path / "log", {}, tmp_path)])
     Local().begin(waiting)
     _wait(lambda: (tmp_path / "log").read_text())
     os.kill(handle["pid"], 9)

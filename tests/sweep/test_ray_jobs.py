@@ -15,6 +15,7 @@ from finetune import run
 from finetune.config.launch import LaunchConfig
 from finetune.errors import MachineError, MissingExtra, UserError
 from finetune.sweep import beginning, outcome, points, ray_jobs
+from finetune.sweep.processes import Start
 from finetune.sweep.ray_jobs import RayJobs
 
 PORT = 8765
@@ -58,7 +59,8 @@ def _answering(head: subprocess.Popen) -> str:
 
 def submitted(jobs: RayJobs, log: Path, seconds: int):
     """The handle of a job as a study keeps it, and what submits it."""
-    handle, gate = jobs.start([sys.executable, "-c", WORKS.format(seconds=seconds)], log, {"GROUP": "mine"}, log)
+    command = [sys.executable, "-c", WORKS.format(seconds=seconds)]
+    (handle,), gate = jobs.start([Start(command, log, {"GROUP": "mine"}, log)])
     return json.loads(json.dumps(handle)), gate
 
 
@@ -119,9 +121,8 @@ def test_one_run_is_no_job_of_ray():
 def asked(monkeypatch, **more) -> dict:
     """What is submitted for a trial."""
     monkeypatch.setattr(ray_jobs, "_client", lambda _: None)
-    handle, gate = RayJobs(LaunchConfig(method="ray", **more)).start(
-        ["/here/python", "-m", "x y"], Path("/l"), {}, Path()
-    )
+    start = Start(["/here/python", "-m", "x y"], Path("/l"), {}, Path())
+    (handle,), (gate,) = RayJobs(LaunchConfig(method="ray", **more)).start([start])
     assert handle["ray"] == gate["submission_id"]
     return gate
 
