@@ -22,8 +22,8 @@ head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 code=$?
 """
 AGAIN = """if [ "$code" -eq 75 ]; then  # stopped at a checkpoint: queued again, to go on from there
-  # A task of an array by its own number: that of its job may be the whole array's.
-  scontrol requeue "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}" && sleep 60
+  # A task of an array, which is given its number here, by that: $SLURM_JOB_ID may be the whole array's.
+  scontrol requeue "${1:-$SLURM_JOB_ID}" && sleep 60
 fi
 """
 ARRAY = """
@@ -31,8 +31,8 @@ ARRAY = """
 runs=(
 {runs}
 )
-run=${{runs[$SLURM_ARRAY_TASK_ID]}}
-exec bash "$run/job.sh" >> "$run/job-${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID.log" 2>&1
+run=${{runs[$SLURM_ARRAY_TASK_ID]}} job=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
+exec bash "$run/job.sh" "$job" >> "$run/job-$job.log" 2>&1
 """
 
 

@@ -39,6 +39,9 @@ class Start:
 class Launcher(Protocol):
     """Where trials run."""
 
+    starts_several: bool
+    """Whether trials that begin at one moment are started together; else a crash between is of one of them."""
+
     def start(self, starts: Sequence[Start]) -> tuple[list[Handle], Any]:
         """Bring up the processes of trials that begin at one moment; they wait for `begin`.
 
@@ -61,6 +64,8 @@ class Launcher(Protocol):
 
 class Local:
     """Processes of this machine, each the first of a group and a session of its own."""
+
+    starts_several = False
 
     def start(self, starts: Sequence[Start]) -> tuple[list[Handle], Any]:
         """Start processes that wait to be told to begin."""

@@ -24,6 +24,8 @@ class Queued:
     Trials that begin at one moment have that process in common, and are the tasks of an array.
     """
 
+    starts_several = True
+
     def __init__(self, name: str, arrays: Path) -> None:
         """Launch trials.
 
@@ -48,8 +50,11 @@ class Queued:
 
     def is_running(self, handle: Handle) -> bool:
         """Whether the one of them is there whose turn it is."""
-        job = _job(handle)
-        return self._is_active(job) if job else self.here.is_running(handle)
+        if (job := _job(handle)) is None and self.here.is_running(handle):
+            return True
+        # Looked for again: the process may have queued it and ended between the two looks.
+        job = job or _job(handle)
+        return job is not None and self._is_active(job)
 
     def stop(self, handle: Handle) -> None:
         """The ranks of a job that is cancelled save what they have."""

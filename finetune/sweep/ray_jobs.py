@@ -33,6 +33,8 @@ CACHES = ("XDG_CACHE_HOME", "HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_
 class RayJobs:
     """Jobs of one Ray cluster."""
 
+    starts_several = False
+
     def __init__(self, launch: LaunchConfig) -> None:
         """Find the cluster.
 

@@ -103,16 +103,20 @@ class Work:
         self.ledger.follow()
 
     def _fill(self) -> None:
-        """Start trials while there is room: those that had begun first."""
+        """Start trials while there is room."""
+        while found := self._next():
+            self._start(found)
+
+    def _next(self) -> list[Trial]:
+        """Those that start now, first what had begun before: one, or all there is room for, where they are one array."""
         found: list[Trial] = []
-        while self.pool.has_room:
+        while self.pool.has_room and (self.launcher.starts_several or not found):
             trial = self.waiting.pop(0) if self.waiting else self.ledger.next(len(self.running) + len(found))
             if trial is None:
                 break
             trial.devices = self.pool.lend()
             found.append(trial)
-        if found:
-            self._start(found)
+        return found
 
     def _start(self, found: list[Trial]) -> None:
         """Start the processes of trials; they begin when the study knows them."""

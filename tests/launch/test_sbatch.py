@@ -53,8 +53,8 @@ head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun --kill-on-bad-exit=0 --wait=0 --cpus-per-task=32 python3 -m finetune.launch.job /runs/my/1 "$head"
 code=$?
 if [ "$code" -eq 75 ]; then  # stopped at a checkpoint: queued again, to go on from there
-  # A task of an array by its own number: that of its job may be the whole array's.
-  scontrol requeue "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}" && sleep 60
+  # A task of an array, which is given its number here, by that: $SLURM_JOB_ID may be the whole array's.
+  scontrol requeue "${1:-$SLURM_JOB_ID}" && sleep 60
 fi
 exit "$code"
 """
@@ -85,8 +85,8 @@ def test_what_would_end_a_line_or_is_no_such_thing_is_refused(written):
         load_config([*tiny_runs.classify(), "launch=slurm", written])
 
 
-def run_with(tmp_path: Path, code: int, launch: LaunchConfig) -> tuple[int, str]:
-    """The exit code of a script, and what it started, on a machine whose srun ends by `code`."""
+def run_with(tmp_path: Path, code: int, launch: LaunchConfig, *given: str) -> tuple[int, str]:
+    """The exit code of a script with words given, and what it started, on a machine whose srun ends by `code`."""
     programs = {"srun": f'printf "%s\\n" "$@" "$EVIL" >> {tmp_path}/said; exit {code}',
                 "scontrol": f'echo scontrol "$@" >> {tmp_path}/said; exit 1'}  # fmt: skip
     for name, text in programs.items():
@@ -95,7 +95,9 @@ def run_with(tmp_path: Path, code: int, launch: LaunchConfig) -> tuple[int, str]
     folder = tmp_path / "a run $(touch evil) ' 5%"
     script = sbatch.script(launch, "run", folder, [])
     variables = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
-    ended = subprocess.run(["bash"], input=script, text=True, env=variables, cwd=tmp_path, capture_output=True)
+    ended = subprocess.run(
+        ["bash", "-s", *given], input=script, text=True, env=variables, cwd=tmp_path, capture_output=True
+    )
     return ended.returncode, (tmp_path / "said").read_text()
 
 
@@ -141,8 +143,8 @@ runs=(
   /sweep/trials/000
   '/sweep/trials/0 1'
 )
-run=${runs[$SLURM_ARRAY_TASK_ID]}
-exec bash "$run/job.sh" >> "$run/job-${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID.log" 2>&1
+run=${runs[$SLURM_ARRAY_TASK_ID]} job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+exec bash "$run/job.sh" "$job" >> "$run/job-$job.log" 2>&1
 """
 
 
@@ -156,18 +158,20 @@ def test_a_task_runs_the_script_of_its_run_and_speaks_in_its_folder(tmp_path):
     runs = [tmp_path / "0", tmp_path / "a run $(touch evil) ' 5%"]
     for run in runs:
         run.mkdir()
-        (run / "job.sh").write_text("echo it is $SLURM_ARRAY_TASK_ID; exit 3\n")
+        (run / "job.sh").write_text("echo $1 is $SLURM_ARRAY_TASK_ID; exit 3\n")
     script = sbatch.array(LaunchConfig(method="slurm"), "mine", tmp_path / "log", runs)
     variables = os.environ | {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "1"}
     ended = subprocess.run(["bash"], input=script, text=True, env=variables, cwd=tmp_path, capture_output=True)
-    assert (ended.returncode, (runs[1] / "job-7_1.log").read_text()) == (3, "it is 1\n")
+    assert (ended.returncode, (runs[1] / "job-7_1.log").read_text()) == (3, "7_1 is 1\n")
     assert not list(tmp_path.glob("**/evil")) + list(runs[0].glob("*.log"))
 
 
-def test_a_task_is_queued_again_by_its_own_number(tmp_path, monkeypatch):
-    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "7")
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "4")
-    assert "scontrol requeue 7_4\n" in run_with(tmp_path, 75, LaunchConfig(method="slurm"))[1]
+def test_a_task_is_queued_again_by_its_own_number_and_not_by_that_of_whoever_submitted_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "5")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    launch = LaunchConfig(method="slurm")
+    assert "scontrol requeue 7\n" in run_with(tmp_path, 75, launch)[1]
+    assert "scontrol requeue 7_4\n" in run_with(tmp_path, 75, launch, "7_4")[1]
 
 
 def test_runs_that_ask_for_the_same_go_together_as_many_as_an_array_may_have():
