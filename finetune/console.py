@@ -152,10 +152,10 @@ def show_rows(prepared: Prepared, choice: Choice, html: Path | None) -> None:
         console.print(f"  {name}: {text}", markup=False, highlight=False)
     for row in rows:
         console.print(f"\n── {choice.split} row {row.index}, {row.tokens} {row.unit}", markup=False)
-        for is_trained, units in groupby(row.units, key=lambda unit: unit.is_trained):
-            text = "".join(f"\n── next document\n{u.text}" if u.begins_document else u.text for u in units)
-            style = "green" if is_trained else "dim"
-            console.print(_marked(text, is_trained), style=style, end="", markup=False, highlight=False)
+        for (is_trained, label), units in groupby(row.units, key=lambda unit: (unit.is_trained, unit.label)):
+            text = "".join(f"\n── {u.begins}\n{u.text}" if u.begins else u.text for u in units)
+            said, style = f"{text}/{label}" if label else text, "green" if is_trained else "dim"
+            console.print(_marked(said, is_trained), style=style, end="", markup=False, highlight=False)
         console.print("" if row.label is None else f"\nlabel: {row.label}", markup=False)
     if html:
         report.write(prepared, choice, rows, html)

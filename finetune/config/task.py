@@ -199,6 +199,10 @@ class Task:
         """A prepared row in words, where it is no text."""
         return None
 
+    def sequences(self, row: dict[str, Any], facts: Facts) -> list[tuple[str, int]]:
+        """What each sequence of a prepared row is and how long, where a row is several, end to end."""
+        return []
+
     def example(self, columns: dict[str, str]) -> list[dict[str, Any]]:
         """A few raw rows that the task can learn from, made up, for a rehearsal without the data.
 

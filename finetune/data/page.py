@@ -23,8 +23,8 @@ body { margin: 0; background: var(--ground); color: var(--ink); font: 15px/1.5 s
 main { max-width: 1080px; margin: 0 auto; padding: 28px 20px 60px; }
 h1 { font-size: 22px; margin: 0 0 2px; } h2 { font-size: 13px; margin: 0 0 10px; color: var(--dim); font-weight: 600; }
 .sub { color: var(--dim); margin: 0 0 20px; overflow-wrap: anywhere; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 14px;
-  align-items: start; margin-bottom: 24px; }
+.cards { columns: 300px; column-gap: 14px; margin-bottom: 10px; }
+.card { break-inside: avoid; margin-bottom: 14px; }
 .card, .row { background: var(--paper); border: 1px solid var(--line); border-radius: 10px; padding: 14px 16px; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; } td { padding: 2px 0; vertical-align: top; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; padding-left: 12px; }
@@ -42,6 +42,8 @@ td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowra
 .tokens i { font-style: normal; box-shadow: inset 0 -1px var(--line); } .tokens i:nth-child(even) { opacity: .82; }
 .tokens i.t { background: var(--trained); color: var(--trained-ink); opacity: 1; }
 .tokens s { text-decoration: none; color: var(--dim); }
+.tokens b { color: var(--trained-ink); border: 1px solid var(--trained); border-radius: 4px; padding: 0 4px;
+  margin: 0 2px 0 3px; font: 600 11px system-ui, sans-serif; white-space: nowrap; }
 .seam { border-top: 2px dashed var(--tool); margin: 10px 0 4px; color: var(--tool); font-size: 12px; }
 .key i { font-style: normal; border-radius: 3px; padding: 0 6px;
   background: var(--trained); color: var(--trained-ink); }
@@ -49,18 +51,24 @@ td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowra
 ROLES = ("system", "user", "assistant", "tool")
 
 
-def page(title: str, subtitle: str, cards: Iterable[str], rows: Iterable[Shown]) -> str:
+def page(title: str, subtitle: str, cards: Iterable[str], rows: Sequence[Shown]) -> str:
     """A whole document."""
     parts = [
         "<!doctype html>\n<html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>",
         f"<title>{escape(title)}</title><style>{STYLE}</style><main>",
         f"<h1>{escape(title)}</h1><p class=sub>{escape(subtitle)}</p>",
         f"<div class=cards>{''.join(cards)}</div>",
-        "<p class=key>What is <i>green</i> is learned; hover over a token for its id.</p>",
+        f"<p class=key>{_key(rows)} over a token for its id.</p>",
         *(_row(row) for row in rows),
         "</main></html>\n",
     ]
     return "\n".join(parts)
+
+
+def _key(rows: Sequence[Shown]) -> str:
+    """Rows whose labels are made while training have nothing that is marked."""
+    is_marked = any(row.trained or row.label is not None for row in rows)
+    return "The loss is computed on what is <i>green</i>; hover" if is_marked else "Hover"
 
 
 def table(heading: str, lines: Sequence[tuple[str, Any]]) -> str:
@@ -79,18 +87,18 @@ def shares(heading: str, lines: Sequence[tuple[str, int, int]]) -> str:
     return _card(heading, "".join(bars)) if lines else ""
 
 
-def histogram(unit: str, lengths: dict[str, Any]) -> str:
-    """A card with a bar for each step of lengths."""
+def histogram(unit: str, lengths: dict[str, Any], what: str = "row") -> str:
+    """A card with a bar for each step of the lengths of rows, or of what they are packed of."""
     steps = lengths["histogram"]
     width, most = 100 / len(steps), max(rows for _, rows in steps)
     bars = "".join(
         f"<rect x='{at * width:.3f}' y='{40 - 40 * rows / most:.2f}' width='{width * 0.86:.3f}' "
-        f"height='{40 * rows / most:.2f}'><title>up to {edge:,} {unit}: {rows:,} rows</title></rect>"
+        f"height='{40 * rows / most:.2f}'><title>up to {edge:,} {unit}: {rows:,} {what}s</title></rect>"
         for at, (edge, rows) in enumerate(steps)
     )
     axis = f"<div class=axis><span>{lengths['shortest']:,}</span><span>median {lengths['median']:,}</span>"
     svg = f"<svg viewBox='0 0 100 40' preserveAspectRatio=none>{bars}</svg>"
-    return _card(f"{unit} of a row", f"{svg}{axis}<span>{lengths['longest']:,}</span></div>")
+    return _card(f"{unit} of a {what}", f"{svg}{axis}<span>{lengths['longest']:,}</span></div>")
 
 
 def _card(heading: str, body: str) -> str:
@@ -102,26 +110,33 @@ def _number(value: Any) -> str:
 
 
 def _row(row: Shown) -> str:
-    trained = "" if row.label is not None else f"<span>{row.trained:,} trained ({row.trained / row.tokens:.0%})</span>"
+    trained = f"<span>{row.trained:,} trained ({row.trained / row.tokens:.0%})</span>" if row.trained else ""
     label = "" if row.label is None else f"<span class=label>{escape(row.label)}</span>"
     head = f"<header><b>row {row.index:,}</b><span>{row.tokens:,} {row.unit}</span>{trained}{label}</header>"
     return f"<section class=row>{head}{''.join(_turns(row.units))}</section>"
 
 
 def _turns(units: Sequence[Unit]) -> Iterator[str]:
-    """A block for each run of one role; a seam where the next document of a packed row begins."""
+    """A block for each run of one role; a seam where a document or a sequence of its own begins."""
     runs: list[list[Unit]] = []
     for _, group in groupby(units, key=lambda unit: unit.role):
         for unit in group:
-            if not runs or runs[-1][0].role != unit.role or unit.begins_document:
+            if not runs or runs[-1][0].role != unit.role or unit.begins:
                 runs.append([])
             runs[-1].append(unit)
     for run in runs:
-        if run[0].begins_document:
-            yield "<div class=seam>next document of this packed row</div>"
+        if run[0].begins:
+            yield f"<div class=seam>{run[0].begins}</div>"
         role = run[0].role if run[0].role in ROLES else ""
-        tokens = "".join(map(_token, run))
-        yield f"<div class='turn {role}'><small>{escape(run[0].role)}</small><div class=tokens>{tokens}</div></div>"
+        head = f"<small>{role}</small>" if role else ""
+        yield f"<div class='turn {role}'>{head}<div class=tokens>{''.join(_tokens(run))}</div></div>"
+
+
+def _tokens(run: Sequence[Unit]) -> Iterator[str]:
+    """Tokens, and behind those of one label its name."""
+    for label, units in groupby(run, key=lambda unit: unit.label):
+        yield from map(_token, units)
+        yield f"<b>{escape(label)}</b>" if label else ""
 
 
 def _token(unit: Unit) -> str:

@@ -14,7 +14,6 @@ import numpy as np
 from finetune.config.suggest import did_you_mean
 from finetune.config.task import IGNORED
 from finetune.data.audit import is_per_token, rank_worst
-from finetune.data.conversations import LAYOUTS
 from finetune.data.prepare import Prepared
 from finetune.data.ragged import Array, Ragged, ragged
 from finetune.data.templates import headers
@@ -22,6 +21,11 @@ from finetune.errors import UserError
 
 OTHER = "text"
 """The role of what stands before any message, and of rows that are no chats."""
+OUTSIDE = "O"
+"""The label of tokens that belong to nothing, in every scheme of tags."""
+DOCUMENT = "next document of this packed row"
+Named = tuple[str, str, bool]
+"""Who speaks a token, the name of its own label, and whether it is trained."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,10 @@ class Unit:
     ids: tuple[int, ...]
     role: str
     is_trained: bool
-    begins_document: bool
+    begins: str = ""
+    """What begins with it: the next document of a packed row, the better or the worse answer of a pair."""
+    label: str = ""
+    """Its own, where that has a name."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,7 @@ def shown(prepared: Prepared, choice: Choice) -> list[Shown]:
 
 def heads_of(prepared: Prepared) -> dict[str, list[int]]:
     """What announces each role, for chats."""
-    is_chat = prepared.facts.get("layout", OTHER) in LAYOUTS.keys() - {OTHER}
-    return headers(prepared.tokenizer) if is_chat else {}
+    return headers(prepared.tokenizer) if prepared.facts.get("stops") else {}
 
 
 def _chosen(rows: Any, choice: Choice) -> list[int]:
@@ -104,38 +110,40 @@ def _of_source(rows: Any, order: Sequence[int], source: str) -> list[int]:
 def _shown(row: dict[str, Any], index: int, prepared: Prepared, heads: dict[str, list[int]], per_token: bool) -> Shown:
     task = prepared.config.task
     if (said := task.shown(row)) is not None:
-        units, length = [Unit(said, (), OTHER, False, False)], max(map(np.size, row.values()))
+        units, length = [Unit(said, (), OTHER, False)], max(map(np.size, row.values()))
         return Shown(index, units, length, 0, label_of(row["labels"], prepared), task.unit)
     ids = [int(token) for token in row["input_ids"]]
     trained = [int(label) != IGNORED for label in row["labels"]] if per_token else [False] * len(ids)
-    units = list(
-        _units(prepared.tokenizer, ids, _named(row, ids, prepared, heads, per_token), trained, documents(row))
-    )
+    named = list(zip(_roles(ids, heads), _labels(row, prepared, per_token), trained, strict=True))
+    units = list(_units(prepared.tokenizer, ids, named, beginnings(row, task.sequences(row, prepared.facts))))
     label = label_of(row["labels"], prepared) if "labels" in row and not per_token else None
     return Shown(index, units, len(ids), sum(trained), label)
 
 
-def _named(
-    row: dict[str, Any], ids: list[int], prepared: Prepared, heads: dict[str, list[int]], per_token: bool
-) -> list[str]:
-    """What each token is: the name of its own label, or of who speaks."""
-    labels = prepared.facts.get("labels")
-    if per_token and labels:
-        return [OTHER if label == IGNORED else labels[label] for label in row["labels"]]
+def _roles(ids: list[int], heads: dict[str, list[int]]) -> list[str]:
+    """Who speaks each token."""
     names = [OTHER, *heads]
     return [names[number] for number in roles(Ragged(np.asarray(ids), np.asarray([0, len(ids)])), heads)]
 
 
-def _units(
-    tokenizer: Any, ids: Sequence[int], names: Sequence[str], trained: Sequence[bool], starts: set[int]
-) -> Iterator[Unit]:
+def _labels(row: dict[str, Any], prepared: Prepared, per_token: bool) -> list[str]:
+    """The name of each token's own label, where it says more than that there is nothing."""
+    names = prepared.facts.get("labels")
+    if not per_token or not names:
+        return [""] * len(row["input_ids"])
+    found = ["" if label == IGNORED else names[label] for label in row["labels"]]
+    return ["" if name == OUTSIDE else name for name in found]
+
+
+def _units(tokenizer: Any, ids: Sequence[int], named: Sequence[Named], begins: dict[int, str]) -> Iterator[Unit]:
     start, before = 0, 0
     for at in range(1, len(ids) + 1):
-        text = _after(tokenizer, ids[before:start], ids[start:at])
+        text = _after(tokenizer, [] if start in begins else ids[before:start], ids[start:at])
         # A letter of several tokens is whole with the last of them; no letter has more than four bytes.
         if text.endswith("�") and at - start < 4 and at < len(ids):
             continue
-        yield Unit(text, tuple(ids[start:at]), names[start], trained[start], start in starts)
+        role, label, is_trained = named[start]
+        yield Unit(text, tuple(ids[start:at]), role, is_trained, begins.get(start, ""), label)
         before, start = start, at
 
 
@@ -171,13 +179,15 @@ def by_role(prepared: Prepared, split: str) -> dict[str, tuple[int, int]]:
     return {name: (int(every[at]), int(said[at])) for at, name in enumerate(names) if every[at]}
 
 
-def documents(row: dict[str, Any]) -> set[int]:
-    """The tokens that begin a document of a packed row, except the first."""
+def beginnings(row: dict[str, Any], sequences: Sequence[tuple[str, int]] = ()) -> dict[int, str]:
+    """The tokens that begin one of a row's own sequences; or a document of a packed row, except the first."""
+    if sequences:
+        names, lengths = zip(*sequences, strict=True)
+        return dict(zip([0, *np.cumsum(lengths)[:-1].tolist()], names, strict=True))
     positions = row.get("position_ids")
     if positions is not None:
-        return {at for at, position in enumerate(positions) if position == 0 and at}
-    lengths = row.get("seq_lengths")
-    return set(np.cumsum(lengths)[:-1].tolist()) if lengths is not None else set()
+        return {at: DOCUMENT for at, position in enumerate(positions) if position == 0 and at}
+    return dict.fromkeys(np.cumsum(row.get("seq_lengths", ()))[:-1].tolist(), DOCUMENT)
 
 
 def label_of(label: Any, prepared: Prepared) -> str:
@@ -185,9 +195,9 @@ def label_of(label: Any, prepared: Prepared) -> str:
     names = prepared.facts.get("labels")
     if not names and np.ndim(label):
         numbers = not np.issubdtype(np.asarray(label).dtype, np.integer)
-        return ", ".join(map(str, label)) if numbers else str(prepared.tokenizer.decode(label))
+        return ", ".join(f"{each:g}" for each in label) if numbers else str(prepared.tokenizer.decode(label))
     if not names:
-        return str(label)
+        return f"{label:g}"
     if isinstance(label, int | np.integer):
         return str(names[int(label)])
     return ", ".join(name for name, applies in zip(names, label, strict=True) if applies) or "none"

@@ -49,23 +49,26 @@ def write(prepared: Prepared, choice: Choice, rows: list[Shown], file: Path) -> 
 
 
 def _cards(prepared: Prepared, split: str) -> Iterator[str]:
-    account = prepared.report[split]
+    account, unit = prepared.report[split], prepared.config.task.unit
     numbers, kept = account["audit"], account["kept"]
     dropped = [(reason, entry["rows"]) for reason, entry in account["dropped"].items()]
     yield page.table("rows", [("read", account["read"]), ("kept", kept), *dropped])
     yield page.table("packing", list(_packed(account)))
-    yield page.histogram(prepared.config.task.unit, numbers["lengths"])
+    yield page.histogram(unit, numbers["lengths"], "document" if "packed" in account else "row")
     if "targets" in numbers:
         yield page.histogram("tokens of a target", numbers["targets"])
     roles = preview.by_role(prepared, split)
     yield page.table(
         "numbers of a row", [(name, _spread(found)) for name, found in numbers.get("numbers", {}).items()]
     )
-    yield page.shares("trained tokens by role", [(role, every, said) for role, (every, said) in roles.items()])
+    heading = "trained tokens by role" if roles.keys() - {preview.OTHER} else "trained tokens"
+    yield page.shares(heading, [(role, every, said) for role, (every, said) in roles.items()])
     yield page.shares("ends of turns", list(_ends(numbers)))
     yield page.shares("labels", list(_labels(numbers, kept)))
     yield page.table("repeated rows", list(_repeated(numbers["duplicates"])))
-    yield page.table("notes", list(account["notes"].items()))
+    yield page.table(
+        "notes", [(unit if what == "tokens" else what, count) for what, count in account["notes"].items()]
+    )
 
 
 def _packed(account: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -85,6 +88,7 @@ def _ends(numbers: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
 
 
 def _labels(numbers: dict[str, Any], kept: int) -> Iterator[tuple[str, int, int]]:
+    kept = numbers.get("trained tokens", kept)  # labels are of rows, or of tokens
     for name, count in numbers.get("labels", {}).items():
         if isinstance(count, int):
             yield name, kept, count

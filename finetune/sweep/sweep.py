@@ -108,7 +108,7 @@ class Work:
             self._start(found)
 
     def _next(self) -> list[Trial]:
-        """Those that start now, first what had begun before: one, or all there is room for, where they are one array."""
+        """Those that start now, first what had begun: one, or all there is room for, where they are one array."""
         found: list[Trial] = []
         while self.pool.has_room and (self.launcher.starts_several or not found):
             trial = self.waiting.pop(0) if self.waiting else self.ledger.next(len(self.running) + len(found))

@@ -97,6 +97,10 @@ class Comparison(Chat):
         """A row as it is kept."""
         return {**row, **beside}
 
+    def sequences(self, row: Row, facts: Facts) -> list[tuple[str, int]]:
+        """The better before the worse."""
+        return list(zip(("chosen", "rejected"), row["seq_lengths"], strict=True))
+
     def check(self, notes: dict[str, int], trainer: dict[str, Any], adapter: dict[str, Any]) -> str:
         """What the answers are compared with: an adapter that is switched off must be the model as it was."""
         if not self.compares:

@@ -72,6 +72,11 @@ class KTO(Comparison):
         kinds = [DESIRABLE if each else UNDESIRABLE for each in beside["wanted"]]
         return {**row, **beside, NOTES: [*row[NOTES], *kinds]}
 
+    def sequences(self, row: Row, facts: Facts) -> list[tuple[str, int]]:
+        """Each answer by its kind."""
+        kinds = ("desirable" if each else "undesirable" for each in row["wanted"])
+        return list(zip(kinds, row["seq_lengths"], strict=True))
+
     def check(self, notes: dict[str, int], trainer: dict[str, Any], adapter: dict[str, Any]) -> str:
         """The reference, and how much answers of each kind count: equation 8 of the paper wants 1:1 to 4:3."""
         if trainer["loss_type"] == "kto" and trainer["per_device_train_batch_size"] < 2:

@@ -71,6 +71,10 @@ class MultipleChoice(Task):
         joined = {name: list(chain.from_iterable(encoded[name])) for name in names}
         return {**joined, "choices": lengths, "labels": answer, NOTES: ["truncated"] * is_cut}
 
+    def sequences(self, row: dict[str, Any], facts: Facts) -> list[tuple[str, int]]:
+        """The choices, by the numbers that answers are."""
+        return [(f"choice {number}", length) for number, length in enumerate(row["choices"])]
+
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         """(rows, choices, tokens); `is_choice` tells the choices of a row from those that only fill a batch."""
         import torch

@@ -119,6 +119,15 @@ class Texts(Task):
             known = layouts.label(layouts.value(row, column), column, index)
         return texts, known
 
+    def sequences(self, row: dict[str, Any], facts: Facts) -> list[tuple[str, int]]:
+        """The texts by their roles; all candidates have one."""
+        from finetune.data.joined import LENGTHS
+
+        is_list = facts["layout"] == "candidates"
+        roles = ["query"] if is_list else [role for role in facts["columns"] if role not in ("score", "label")]
+        more = ["documents"] * (len(row[LENGTHS]) - len(roles))
+        return list(zip([*roles, *more], row[LENGTHS], strict=True))
+
     def text(self, row: dict[str, Any], role: str, column: str) -> str:
         """A text of a row, behind the prompt of its role."""
         return self.prompts.get(role, "") + layouts.text(layouts.value(row, column), column)

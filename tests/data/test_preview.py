@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from tiny import bert_tokenizer, chat_tokenizer
-from tiny_runs import chat, classify, config, finetune, own_caches
+from tiny_runs import chat, classify, config, finetune, own_caches, prefer
 
 from finetune.data import audit, page, preview, report
 from finetune.data.prepare import prepare
@@ -62,7 +62,7 @@ def test_the_units_of_a_row_are_its_text_with_role_and_what_is_trained(chats):
 def test_a_letter_of_several_tokens_is_one_unit():
     tokenizer = chat_tokenizer()
     ids = tokenizer("a猫é")["input_ids"]
-    units = list(preview._units(tokenizer, ids, ["text"] * len(ids), [True] * len(ids), set()))
+    units = list(preview._units(tokenizer, ids, [("text", "", True)] * len(ids), {}))
     assert [unit.text for unit in units] == ["a", "猫", "é"]
     assert [token for unit in units for token in unit.ids] == ids
 
@@ -70,7 +70,7 @@ def test_a_letter_of_several_tokens_is_one_unit():
 def test_words_of_pieces_are_shown_as_they_were_written():
     tokenizer = bert_tokenizer()
     ids = tokenizer("good xyz film")["input_ids"]
-    units = list(preview._units(tokenizer, ids, ["text"] * len(ids), [True] * len(ids), set()))
+    units = list(preview._units(tokenizer, ids, [("text", "", True)] * len(ids), {}))
     assert "".join(unit.text for unit in units) == "[CLS] good xyz film [SEP]"
 
 
@@ -157,7 +157,17 @@ def test_rows_of_one_source_are_chosen_by_its_name():
 
 @pytest.mark.parametrize("row", [{"position_ids": [0, 1, 2, 0, 1, 0]}, {"seq_lengths": [3, 2, 1]}])
 def test_documents_of_a_packed_row_are_told_apart(row):
-    assert preview.documents(row) == {3, 5}
+    assert preview.beginnings(row) == dict.fromkeys((3, 5), preview.DOCUMENT)
+
+
+@pytest.mark.parametrize(
+    ("task", "names"), [("preference", ["chosen", "rejected"]), ("kto", ["desirable", "undesirable"])]
+)
+def test_the_answers_of_a_pair_are_told_apart_by_what_they_are(task, names):
+    with own_caches():
+        (row,) = preview.shown(prepare(config(prefer(task))), Choice(row=0))
+    assert [unit.begins for unit in row.units if unit.begins] == names
+    assert {unit.role for unit in row.units if unit.is_trained} == {"assistant"}
 
 
 class Parsed(HTMLParser):
@@ -200,7 +210,7 @@ def test_the_page_marks_what_is_trained_and_shows_the_numbers(evil, tmp_path):
 
 
 def test_a_seam_is_drawn_between_documents():
-    units = [preview.Unit(word, (1,), "user", False, word == "b") for word in "ab"]
+    units = [preview.Unit(word, (1,), "user", False, "next document" * (word == "b")) for word in "ab"]
     text = page.page("t", "s", [], [preview.Shown(0, units, 2, 0, None)])
     assert text.count("<div class=seam>") == 1
 
@@ -216,6 +226,7 @@ def test_the_page_of_packed_rows_says_how_full_they_are(tmp_path):
     report.write(packed, Choice(), [], tmp_path / "page.html")
     words = Parsed((tmp_path / "page.html").read_text(encoding="utf-8")).words
     found = packed.report["train"]
+    assert "tokens of a document" in words
     shown = words[words.index("packing") + 1 :][:6]
     assert shown == [
         "documents",

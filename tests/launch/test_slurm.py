@@ -288,7 +288,9 @@ def test_trials_that_begin_together_are_an_array_and_each_is_a_job_of_its_own(sl
     assert {job.state for job in found.values()} == {"PENDING"}
     launching_trials().stop(handles[1])
     assert has_ended(handles[1])
-    assert (queue.state(f"{array}_0"), queue.state(f"{array}_1")) == ("PENDING", "CANCELLED")
+    # Without accounting, SLURM forgets a task that is cancelled before it has begun.
+    assert queue.state(f"{array}_0") == "PENDING"
+    assert queue.state(f"{array}_1") in ("CANCELLED", "UNKNOWN")
     assert "was PENDING and is cancelled" in jobs.cancelled(found["002"].number)
     control("release", f"{array}_0")
     first = RunFolder(starts[0].run)

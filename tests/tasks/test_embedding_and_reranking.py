@@ -293,7 +293,9 @@ def test_the_audit_knows_scores_and_the_labels_of_candidates():
     assert ranked.report["train"]["audit"]["labels"] == {"least": 0.0, "mean": 0.5, "most": 1.0}
     with own_caches():
         (row,) = shown(ranked, Choice(count=1))
-    assert row.label == "1.0, 0.0"
+    assert row.label == "1, 0"
+    assert [unit.begins for unit in row.units if unit.begins] == ["query", "documents", "documents"]
+    assert [unit.text for unit in row.units] == ["the", " cat", "dog", "oak"]
 
 
 @pytest.mark.parametrize("task", ["sentence_embedding", "reranking"])

@@ -15,7 +15,7 @@ from transformers import AutoModelForMultipleChoice, AutoTokenizer
 from finetune.artifacts import verify
 from finetune.artifacts.predict import answering
 from finetune.config.task import RowError
-from finetune.data import choosing, tags
+from finetune.data import choosing, report, tags
 from finetune.data.masking import Masking
 from finetune.data.prepare import prepare
 from finetune.data.preview import Choice, shown
@@ -193,12 +193,34 @@ def test_one_tag_alone_teaches_nothing():
         read([{"tokens": ["cat"], "ner_tags": ["O"]}] * 4)
 
 
-def test_rows_are_shown_with_the_name_of_each_tag():
+def test_rows_are_shown_with_the_name_of_each_tag(tmp_path):
     prepared = read(tagged(8))
     with own_caches():
-        (row, *_) = shown(prepared, Choice(row=1))
-    assert {unit.role for unit in row.units if unit.is_trained} <= {"O", "B-animal", "I-animal", "B-plant"}
-    assert prepared.report["train"]["audit"]["labels"]["O"] > 0
+        rows = shown(prepared, Choice(count=6))
+    row = next(row for row in rows if any(unit.label == "B-animal" for unit in row.units))
+    assert [unit.label for unit in row.units if unit.is_trained] == ["", "B-animal", "I-animal"]
+    report.write(prepared, Choice(), [row], tmp_path / "page.html")
+    text, found = (tmp_path / "page.html").read_text(encoding="utf-8"), prepared.report["train"]
+    assert text.count("<b>B-animal</b>") == text.count("<div class='turn ") == 1
+    outside, tokens = found["audit"]["labels"]["O"], found["notes"]["trained tokens"]
+    assert f"O <span class=sub>{outside} of {tokens} " in text
+
+
+def test_choices_are_shown_apart_by_their_numbers():
+    with own_caches():
+        (row,) = shown(prepare(config(recipe("multiple_choice"))), Choice(row=1))
+    begun = [unit for unit in row.units if unit.begins]
+    assert [unit.begins for unit in begun] == ["choice 0", "choice 1", "choice 2"]
+    assert {unit.text for unit in begun} == {"[CLS]"}
+
+
+def test_a_page_of_rows_whose_labels_are_drawn_while_training_speaks_of_none(tmp_path):
+    with own_caches():
+        prepared = prepare(config(masked()))
+        report.write(prepared, Choice(), shown(prepared, Choice()), tmp_path / "page.html")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "green" not in text
+    assert "0 trained" not in text
 
 
 def test_what_counts_are_entities_where_all_tags_mark_them_and_tags_elsewhere():
