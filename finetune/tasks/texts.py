@@ -30,7 +30,9 @@ USUAL = {
     "score": ("score", "similarity_score", "similarity"),
     "label": ("label", "labels", "is_duplicate"),
 }
-KNOWN = ("score", "label", "labels", "negative")
+NUMBERS = ("score", "label", "labels")
+"""Roles that are no texts."""
+KNOWN = (*NUMBERS, "negative")
 """Roles of what is known of texts, and of texts that nobody asks about."""
 EXAMPLES = [
     {
@@ -110,7 +112,7 @@ class Texts(Task):
     def read(self, row: dict[str, Any], index: int, facts: Facts) -> tuple[list[str], Any]:
         """The texts of a row with their prompts, and the score or label."""
         columns, known = facts["columns"], None
-        texts = [self.text(row, role, column) for role, column in columns.items() if role not in ("score", "label")]
+        texts = [self.text(row, role, columns[role]) for role in self._texts(facts)]
         if column := columns.get("score"):
             known = layouts.number(layouts.value(row, column), column, index, self.score_range)
             if self.family.path(self.loss, "scored").endswith(self.family.between):
@@ -120,13 +122,16 @@ class Texts(Task):
         return texts, known
 
     def sequences(self, row: dict[str, Any], facts: Facts) -> list[tuple[str, int]]:
-        """The texts by their roles; all candidates have one."""
+        """The texts by their roles; of candidates each has that of all."""
         from finetune.data.joined import LENGTHS
 
-        is_list = facts["layout"] == "candidates"
-        roles = ["query"] if is_list else [role for role in facts["columns"] if role not in ("score", "label")]
-        more = ["documents"] * (len(row[LENGTHS]) - len(roles))
+        roles = self._texts(facts)
+        more = [roles[-1]] * (len(row[LENGTHS]) - len(roles))
         return list(zip([*roles, *more], row[LENGTHS], strict=True))
+
+    def _texts(self, facts: Facts) -> list[str]:
+        """The roles of texts in the order in which a row holds them, which the columns of stored facts do not keep."""
+        return [role for role in self.family.layouts[facts["layout"]] if role not in NUMBERS]
 
     def text(self, row: dict[str, Any], role: str, column: str) -> str:
         """A text of a row, behind the prompt of its role."""

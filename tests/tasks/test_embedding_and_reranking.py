@@ -299,6 +299,23 @@ def test_the_audit_knows_scores_and_the_labels_of_candidates():
 
 
 @pytest.mark.parametrize("task", ["sentence_embedding", "reranking"])
+def test_texts_are_shown_by_what_they_are(task):
+    first = {"sentence_embedding": "anchor", "reranking": "query"}[task]
+    prepared = read(task, [{first: "cat", "positive": "dog", "negative": "oak"}] * 2)
+    with own_caches():
+        (row, *_) = shown(prepared, Choice(count=1))
+    said, role = {}, ""
+    for unit in row.units:
+        role = unit.begins or role
+        said[role] = said.get(role, "") + unit.text
+    assert {role: text.strip("[]CLSEP ") for role, text in said.items()} == {
+        first: "cat",
+        "positive": "dog",
+        "negative": "oak",
+    }
+
+
+@pytest.mark.parametrize("task", ["sentence_embedding", "reranking"])
 def test_rows_are_made_up_in_the_layout_that_the_columns_name(task):
     task = {"sentence_embedding": SentenceEmbedding, "reranking": Reranking}[task]()
     for layout, roles in task.family.layouts.items():
