@@ -16,7 +16,6 @@ import torch
 from finetune.artifacts import verify
 from finetune.artifacts.save import save
 from finetune.errors import DONE, OUR_FAULT, FinetuneError, MachineError, Stopped
-from finetune.evaluation.evaluate import alone
 from finetune.models import precision
 from finetune.models.memory import keep_freed_memory
 from finetune.plan import frozen
@@ -99,7 +98,7 @@ def _score(plan: Plan, scores: dict[str, float]) -> tuple[str, bool]:
 def _answers(trained: Trained, plan: Plan, folder: RunFolder) -> tuple[int, dict[str, float]]:
     """How many rows are answered, where answers are wanted, and their scores; the texts are kept."""
     questions, answer = answering.questions_of(folder), answering.of(plan, trained.tokenizer, trained.spread)
-    if not questions or (trained.spread is alone and not ranks.is_first()):
+    if not questions or not trained.is_here:
         return 0, {}
     answers = answer(trained.model, questions)
     if ranks.is_first():

@@ -58,7 +58,7 @@ class Answering:
         model.eval()
         prompts = [question["prompt"] for question in questions]
         pieces = [prompts[at : at + size] for at in range(0, len(prompts), size)]
-        parts = self.spread(pieces, lambda piece: self._answers(model, piece)) if pieces else []
+        parts = self.spread(pieces, lambda piece: self._answers(model, piece))
         model.train(was_training)
         found = [answer for part in parts for answer in part]
         return [self._marked(question, given) for question, given in zip(questions, found, strict=True)]

@@ -14,7 +14,8 @@ from finetune.errors import FinetuneError, MachineError, UserError
 
 SCRIPT = "job.sh"
 UNKNOWN = "UNKNOWN"
-"""The state of a job that SLURM has forgotten, as it does minutes after the end where there is no accounting."""
+"""The state of a job that SLURM has forgotten: without accounting, minutes after its end, or, for a task of an array
+that is cancelled before it begins, at once."""
 ACTIVE = frozenset({
     "PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "SIGNALING", "STAGE_OUT", "RESIZING",
     "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD",

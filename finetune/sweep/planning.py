@@ -44,14 +44,19 @@ def plan(folder: SweepFolder, words: dict[str, list[str]]) -> dict[str, Found]:
 
 def main() -> None:
     """Plan all points of a sweep, and write what was found."""
-    # It speaks of a missing optional kernel at import, whether or not anything is quantized.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore", FutureWarning)
+    quieten()
     logging.getLogger("finetune").addHandler(logging.StreamHandler(sys.stdout))
-    logging.getLogger("finetune").setLevel(logging.INFO)
     folder = SweepFolder(Path(sys.argv[1]))
     found = {file.stem: _planned(file) for file in sorted((folder / FOLDER).glob("*.yaml"))}
     folder.write(PLANNED, {"accelerators": _accelerators(), "points": found})
+
+
+def quieten() -> None:
+    """In a process of a sweep's own: our lines, and not the libraries' advice."""
+    # It speaks of a missing optional kernel at import, whether or not anything is quantized.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore", FutureWarning)
+    logging.getLogger("finetune").setLevel(logging.INFO)
 
 
 def _planned(file: Path) -> Found:

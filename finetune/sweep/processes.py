@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from finetune.errors import MachineError
 
 Handle = dict[str, Any]
 """Plain values by which a trial's processes are found again."""
+TRAIN = (sys.executable, "-m", "finetune", "train")
+"""What the command of a trial begins with."""
 GATE = 'read -r go && exec "$@" </dev/null'
 """Begins when it is told to, and not at all where whoever would tell it is gone."""
 

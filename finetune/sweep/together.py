@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -20,8 +19,9 @@ from typing import TYPE_CHECKING
 from finetune.config.written import printable
 from finetune.errors import FinetuneError, Stopped
 from finetune.plan.run_folder import RunFolder
+from finetune.sweep import planning
 from finetune.sweep.outcome import FAULT, SAID
-from finetune.sweep.processes import Start
+from finetune.sweep.processes import TRAIN, Start
 
 if TYPE_CHECKING:
     from finetune.launch.arrays import Prepared
@@ -43,7 +43,7 @@ def start(starts: Sequence[Start], name: str, arrays: Path) -> Start:
     arrays.mkdir(exist_ok=True)
     place = arrays / f"{len(list(arrays.iterdir())):03d}"
     place.mkdir()
-    listed = [{"words": each.command[4:], "log": str(each.log)} for each in starts]
+    listed = [{"words": each.command[len(TRAIN) :], "log": str(each.log)} for each in starts]
     RunFolder(place).write(TRIALS, {"name": name, "trials": listed})
     command = [sys.executable, "-m", "finetune.sweep.together", str(place)]
     return Start(command, place / "log.txt", starts[0].variables, place)
@@ -53,10 +53,7 @@ def main() -> None:
     """Plan and queue all trials of a folder."""
     from finetune.training import signals
 
-    # It speaks of a missing optional kernel at import, whether or not anything is quantized.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.simplefilter("ignore", FutureWarning)
-    log.setLevel(logging.INFO)
+    planning.quieten()
     place = RunFolder(Path(sys.argv[1]))
     asked = place.read(TRIALS)
     try:

@@ -1,7 +1,6 @@
 """What is known of a trial that is not over, kept in the study at every change; and the command that is its run."""
 
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from finetune.plan.run_folder import RunFolder
 from finetune.sweep import points
 from finetune.sweep.beginning import Sweep
 from finetune.sweep.devices import VISIBLE
-from finetune.sweep.processes import Handle, Start
+from finetune.sweep.processes import TRAIN, Handle, Start
 
 KEPT = "trial"
 """The study's name for it."""
@@ -81,7 +80,7 @@ def command(trial: Trial, sweep: Sweep) -> list[str]:
         *seeds(trial.seed, sweep),
         *(f"launch.{name}={value}" for name, value in points.brought(sweep.first.launch).items()),
     ]
-    return [sys.executable, "-m", "finetune", "train", *words]
+    return [*TRAIN, *words]
 
 
 def seeds(number: int, sweep: Sweep) -> list[str]:

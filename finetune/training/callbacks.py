@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from finetune.estimate import duration
 from finetune.models.adapter import moves_ranks
@@ -135,6 +135,14 @@ class MovingRanks(TrainerCallback):
         """Move them while the gradients are still there."""
         if moves_ranks(model) and any(each.grad is not None for each in model.parameters()):
             core(model).base_model.update_and_allocate(state.global_step)
+
+
+def early_stopping(plan: Plan) -> list[EarlyStoppingCallback]:
+    """transformers' own, where the recipe asks for it."""
+    config = plan.config.evaluation
+    if config.early_stopping_patience is None:
+        return []
+    return [EarlyStoppingCallback(config.early_stopping_patience, config.early_stopping_threshold)]
 
 
 def _numbers(logs: dict[str, Any]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from finetune.config.task import ARGUMENTS
 from finetune.data import index
@@ -20,7 +20,7 @@ from finetune.plan import identity
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
 from finetune.training import answering, checkpoint, generators, guards, ranks, reference, resume, sharding, upstream
-from finetune.training.callbacks import Heartbeat, MetricsFile, MovingRanks, Pace
+from finetune.training.callbacks import Heartbeat, MetricsFile, MovingRanks, Pace, early_stopping
 from finetune.training.collate import packed
 from finetune.training.resuming import Resuming
 from finetune.training.saving import Lineage
@@ -47,6 +47,11 @@ class Trained:
     seconds: float
     spread: Spread
     """How it is asked on: by all ranks, or, where the first one alone has all of it, by that one."""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this rank has all of it."""
+        return ranks.is_first() or self.spread is not alone
 
 
 def train(plan: Plan, folder: RunFolder, request: Request | None = None) -> Trained:
@@ -95,9 +100,9 @@ def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
             result = trainer.train(resume_from_checkpoint=str(begun.parent) if begun.parent else None)
 
     trained, spread = _in_one_piece(trainer, plan), alone if sharding.is_sharded(trainer) else ranks.spread
-    is_whole = ranks.is_first() or spread is not alone
-    scores = replace(evaluation, spread=spread)(trained, rows["validation"]) if is_whole else {}
-    return Trained(trained, words, baseline, scores, result.metrics["train_runtime"], spread)
+    done = Trained(trained, words, baseline, {}, result.metrics["train_runtime"], spread)
+    scores = replace(evaluation, spread=spread)(trained, rows["validation"]) if done.is_here else {}
+    return replace(done, scores=scores)
 
 
 def _watch(trainer: Any, plan: Plan, folder: RunFolder, request: Request) -> Heartbeat:
@@ -111,21 +116,13 @@ def _watch(trainer: Any, plan: Plan, folder: RunFolder, request: Request) -> Hea
             heartbeat,
             *guards.chosen(trainer, plan.config.guards, [step for each in skipped for step in each["steps"]]),
             MovingRanks(),
-            *_early_stopping(plan),
+            *early_stopping(plan),
             Pace(plan),
             StopAsked(trainer, request),
             Trials(trainer, plan),
         ],
     )
     return heartbeat
-
-
-def _early_stopping(plan: Plan) -> list[EarlyStoppingCallback]:
-    """transformers' own, where the recipe asks for it."""
-    config = plan.config.evaluation
-    if config.early_stopping_patience is None:
-        return []
-    return [EarlyStoppingCallback(config.early_stopping_patience, config.early_stopping_threshold)]
 
 
 def _go_back(folder: RunFolder, why: guards.RollBack) -> None:

@@ -79,12 +79,10 @@ def first_batch(trainer: Any, is_longest: bool) -> None:
     trained = sum(local(value).numel() for value in trainer.model.parameters() if value.requires_grad)
     device = trainer.args.device
     room = torch.empty(0 if device.type == "cpu" else trained * OPTIMIZER_BYTES, dtype=torch.uint8, device=device)
-    is_cut = sharding.wrapping(trainer) == DDP
-    model = trainer.model_wrapped if is_cut else trainer.accelerator.unwrap_model(trainer.model)
     trainer.losses = []
     batch, items = trainer.get_batch_samples(iter([trainer.data_collator(rows.__getitems__(chosen))]), 1, device)
     trainer.current_gradient_accumulation_steps = 1
-    trainer.training_step(model, batch[0], items)
+    trainer.training_step(trainer.model_wrapped, batch[0], items)
     del room
 
 

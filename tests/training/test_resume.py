@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,8 @@ import damage
 import pytest
 import tiny_runs
 from cells import KILLED, MATRIX, REFUSED
-from crash import SMALL, Kill, differences, ended, forked, once, outcome, trained
+from crash import SMALL, Fail, Kill, differences, ended, forked, once, outcome, trained
+from transformers import TrainerCallback
 
 from finetune import run
 from finetune.plan.run_folder import RunFolder
@@ -154,6 +156,40 @@ def test_a_kill_and_a_power_cut_at_every_file_operation_of_a_save_lose_nothing(t
     cases, passed, detail = damage.read(tmp_path / "found", end)
     assert cases > 80
     assert passed == cases, detail
+
+
+class Held(TrainerCallback):
+    """The first checkpoint is not on the disk before a step was taken beside its flush."""
+
+    def __init__(self):
+        self.may_go, self.flushed = threading.Event(), checkpoint.flushed
+        self.was_there = None
+        checkpoint.flushed = self.wait
+
+    def wait(self, *given):
+        assert self.may_go.wait(60)
+        return self.flushed(*given)
+
+    def on_step_begin(self, args, state, control, **_):
+        if state.global_step == 2:
+            self.was_there = (Path(args.output_dir) / "checkpoint-2").is_dir()
+        if state.global_step == 3:
+            assert self.was_there is False
+            self.may_go.set()
+
+
+def test_steps_are_taken_while_a_checkpoint_is_flushed_and_it_has_its_name_afterwards(straight, tmp_path):
+    folder = tmp_path / "run"
+    end = once(lambda: trained(LORA, folder, [Held()]), folder)
+    assert end.code == 0, end.output
+    assert "checkpoint-2 saved; steps waited" in end.output
+    assert not differences(outcome(straight), outcome(folder))
+
+
+def test_a_process_that_fails_alone_keeps_what_it_had_saved_before(tmp_path):
+    folder = tmp_path / "run"
+    assert once(partial(trained, LORA, folder, [Fail(7)]), folder).code == 1
+    assert [path.name for path in checkpoint.found(folder / "checkpoints")][:1] == ["checkpoint-6"]
 
 
 def test_a_damaged_checkpoint_is_passed_by_and_the_run_still_exact(straight, killed):
