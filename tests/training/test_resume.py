@@ -12,7 +12,7 @@ import damage
 import pytest
 import tiny_runs
 from cells import KILLED, MATRIX, REFUSED
-from crash import SMALL, Fail, Kill, differences, ended, forked, once, outcome, trained
+from crash import SMALL, Kill, differences, ended, forked, once, outcome, trained
 from transformers import TrainerCallback
 
 from finetune import run
@@ -159,23 +159,22 @@ def test_a_kill_and_a_power_cut_at_every_file_operation_of_a_save_lose_nothing(t
 
 
 class Held(TrainerCallback):
-    """The first checkpoint is not on the disk before a step was taken beside its flush."""
+    """The flush of the first checkpoint, at step 2, ends when the step after it has begun, or has failed."""
 
-    def __init__(self):
-        self.may_go, self.flushed = threading.Event(), checkpoint.flushed
-        self.was_there = None
+    def __init__(self, fails: bool = False) -> None:
+        self.fails, self.may_end, self.flushed = fails, threading.Event(), checkpoint.flushed
         checkpoint.flushed = self.wait
 
     def wait(self, *given):
-        assert self.may_go.wait(60)
+        assert self.may_end.wait(60)
         return self.flushed(*given)
 
-    def on_step_begin(self, args, state, control, **_):
-        if state.global_step == 2:
-            self.was_there = (Path(args.output_dir) / "checkpoint-2").is_dir()
+    def on_step_end(self, args, state, control, **_):
         if state.global_step == 3:
-            assert self.was_there is False
-            self.may_go.set()
+            assert not (Path(args.output_dir) / "checkpoint-2").exists()
+            self.may_end.set()
+            if self.fails:
+                raise ValueError("a fault of the test")
 
 
 def test_steps_are_taken_while_a_checkpoint_is_flushed_and_it_has_its_name_afterwards(straight, tmp_path):
@@ -188,8 +187,8 @@ def test_steps_are_taken_while_a_checkpoint_is_flushed_and_it_has_its_name_after
 
 def test_a_process_that_fails_alone_keeps_what_it_had_saved_before(tmp_path):
     folder = tmp_path / "run"
-    assert once(partial(trained, LORA, folder, [Fail(7)]), folder).code == 1
-    assert [path.name for path in checkpoint.found(folder / "checkpoints")][:1] == ["checkpoint-6"]
+    assert once(lambda: trained(LORA, folder, [Held(fails=True)]), folder).code == 1
+    assert [path.name for path in checkpoint.found(folder / "checkpoints")] == ["checkpoint-2"]
 
 
 def test_a_damaged_checkpoint_is_passed_by_and_the_run_still_exact(straight, killed):
