@@ -54,6 +54,18 @@ class Account:
 
 
 @dataclass(frozen=True)
+class Media:
+    """A prepared row that is no text."""
+
+    words: str
+    """What it is, where nothing can be seen or heard."""
+    type: str
+    """Of the content: image/png, audio/wav."""
+    content: bytes = field(repr=False)
+    """A file that a browser opens."""
+
+
+@dataclass(frozen=True)
 class Encoder:
     """How the raw rows of a split become model inputs."""
 

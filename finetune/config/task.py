@@ -15,6 +15,7 @@ from finetune.config.encoded import NOTES as NOTES
 from finetune.config.encoded import Account as Account
 from finetune.config.encoded import Brought as Brought
 from finetune.config.encoded import Encoder as Encoder
+from finetune.config.encoded import Media as Media
 from finetune.config.encoded import RowError as RowError
 from finetune.errors import UserError
 
@@ -195,8 +196,8 @@ class Task:
         """The scores as reported: derived ones added, names the field's own."""
         return scores
 
-    def shown(self, row: dict[str, Any]) -> str | None:
-        """A prepared row in words, where it is no text."""
+    def shown(self, row: dict[str, Any]) -> Media | None:
+        """A prepared row to look at or listen to, where it is no text."""
         return None
 
     def sequences(self, row: dict[str, Any], facts: Facts) -> list[tuple[str, int]]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.config.task import RowError
+from finetune.config.task import Media, RowError
 from finetune.data.media import File
 from finetune.errors import MissingExtra
 
@@ -23,6 +23,8 @@ except ImportError:
 
 ORIENTATION = 0x0112
 """The tag of EXIF that says how the camera was held."""
+LARGE = 320
+"""Pixels of the longer side of an image that is shown."""
 DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 """Modes of more than eight bits a channel, which Pillow cuts off at 255 and does not scale."""
 
@@ -81,6 +83,14 @@ def _done(opened: Image.Image, mode: str) -> Iterator[str]:
         yield "images turned upright"
     if getattr(opened, "n_frames", 1) > 1:
         yield "images of several frames, of which the first counts"
+
+
+def shown(row: dict[str, Any]) -> Media:
+    """A prepared row to look at: upright, and made smaller where it is large."""
+    image, file = pixels(np.asarray(row["image"], np.uint8).tobytes()), io.BytesIO()
+    image.thumbnail((LARGE, LARGE))
+    image.save(file, "PNG")
+    return Media(f"an image of {row['width']} × {row['height']} pixels", "image/png", file.getvalue())
 
 
 def mirrored(image: Image.Image) -> Image.Image:

@@ -5,11 +5,13 @@ Knows HTML. What is shown comes from `preview` and `audit`.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from itertools import groupby
 from typing import Any
 
+from finetune.config.task import Media
 from finetune.data.preview import Shown, Unit
 
 STYLE = """
@@ -44,6 +46,8 @@ td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowra
 .tokens s { text-decoration: none; color: var(--dim); }
 .tokens b { color: var(--trained-ink); border: 1px solid var(--trained); border-radius: 4px; padding: 0 4px;
   margin: 0 2px 0 3px; font: 600 11px system-ui, sans-serif; white-space: nowrap; }
+figure { margin: 0; } figcaption { color: var(--dim); font-size: 13px; } audio { width: 100%; max-width: 480px; }
+img { display: block; min-height: 96px; max-width: 100%; image-rendering: pixelated; border-radius: 6px; }
 .seam { border-top: 2px dashed var(--tool); margin: 10px 0 4px; color: var(--tool); font-size: 12px; }
 .key i { font-style: normal; border-radius: 3px; padding: 0 6px;
   background: var(--trained); color: var(--trained-ink); }
@@ -113,7 +117,16 @@ def _row(row: Shown) -> str:
     trained = f"<span>{row.trained:,} trained ({row.trained / row.tokens:.0%})</span>" if row.trained else ""
     label = "" if row.label is None else f"<span class=label>{escape(row.label)}</span>"
     head = f"<header><b>row {row.index:,}</b><span>{row.tokens:,} {row.unit}</span>{trained}{label}</header>"
-    return f"<section class=row>{head}{''.join(_turns(row.units))}</section>"
+    body = "".join(_turns(row.units)) if row.media is None else _media(row.media)
+    return f"<section class=row>{head}{body}</section>"
+
+
+def _media(media: Media) -> str:
+    """Within the page, so that it can be sent to somebody."""
+    source = f"src='data:{media.type};base64,{b64encode(media.content).decode()}'"
+    is_image = media.type.startswith("image/")
+    element = f"<img {source} alt=''>" if is_image else f"<audio controls preload=metadata {source}></audio>"
+    return f"<figure>{element}<figcaption>{escape(media.words)}</figcaption></figure>"
 
 
 def _turns(units: Sequence[Unit]) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from finetune.config.suggest import did_you_mean
-from finetune.config.task import IGNORED
+from finetune.config.task import IGNORED, Media
 from finetune.data.audit import is_per_token, rank_worst
 from finetune.data.prepare import Prepared
 from finetune.data.ragged import Array, Ragged, ragged
@@ -65,6 +65,8 @@ class Shown:
     """Of the row, where it has one label for all its tokens."""
     unit: str = "tokens"
     """What `tokens` counts, where the row is no text."""
+    media: Media | None = None
+    """What there is to see or hear."""
 
 
 def shown(prepared: Prepared, choice: Choice) -> list[Shown]:
@@ -109,9 +111,9 @@ def _of_source(rows: Any, order: Sequence[int], source: str) -> list[int]:
 
 def _shown(row: dict[str, Any], index: int, prepared: Prepared, heads: dict[str, list[int]], per_token: bool) -> Shown:
     task = prepared.config.task
-    if (said := task.shown(row)) is not None:
-        units, length = [Unit(said, (), OTHER, False)], max(map(np.size, row.values()))
-        return Shown(index, units, length, 0, label_of(row["labels"], prepared), task.unit)
+    if (media := task.shown(row)) is not None:
+        units, length = [Unit(media.words, (), OTHER, False)], max(map(np.size, row.values()))
+        return Shown(index, units, length, 0, label_of(row["labels"], prepared), task.unit, media)
     ids = [int(token) for token in row["input_ids"]]
     trained = [int(label) != IGNORED for label in row["labels"]] if per_token else [False] * len(ids)
     named = list(zip(_roles(ids, heads), _labels(row, prepared, per_token), trained, strict=True))

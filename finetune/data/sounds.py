@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune.config.task import NOTES, RowError
+from finetune.config.task import NOTES, Media, RowError
 from finetune.data import media
 from finetune.data.media import File
 from finetune.data.shards import Array
@@ -93,6 +93,14 @@ def reader(column: str, rate: int, shortest: float) -> Callable[[dict[str, Any],
         return {"audio": sound.samples, "seconds": seconds, "rate": sound.rate, NOTES: sound.notes}
 
     return read
+
+
+def shown(row: dict[str, Any]) -> Media:
+    """A prepared row to listen to: what the model hears, at the rate it hears."""
+    samples, seconds, file = np.asarray(row["audio"], np.int16), float(row["seconds"]), io.BytesIO()
+    soundfile.write(file, samples, round(len(samples) / seconds), format="WAV")
+    words = f"a sound of {seconds:.2f} s, recorded at {int(row['rate']):,} Hz"
+    return Media(words, "audio/wav", file.getvalue())
 
 
 def extractor_of(processor: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from finetune.config.task import Encoder, Facts
+from finetune.config.task import Encoder, Facts, Media
 from finetune.config.types import Number, Switch
 from finetune.data import classes
 from finetune.errors import UserError
@@ -97,9 +97,11 @@ class AudioClassification(Classification):
         """Top-5 accuracy, of more than five classes."""
         return among_few(logits, batch["labels"])
 
-    def shown(self, row: dict[str, Any]) -> str:
-        """The length of the sound."""
-        return f"a sound of {float(row['seconds']):.2f} s, recorded at {int(row['rate']):,} Hz"
+    def shown(self, row: dict[str, Any]) -> Media:
+        """The sound as the model hears it, and its length."""
+        from finetune.data import sounds
+
+        return sounds.shown(row)
 
     def predict(
         self, model: Any, tokenizer: Any, inputs: Sequence[Any], options: dict[str, Any]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from finetune.config.task import NOTES, Encoder, Facts, RowError
+from finetune.config.task import NOTES, Encoder, Facts, Media, RowError
 from finetune.config.types import Share
 from finetune.data import classes
 from finetune.errors import UserError
@@ -91,9 +91,11 @@ class ImageClassification(Classification):
         """Top-5 accuracy, of more than five classes."""
         return among_few(logits, batch["labels"])
 
-    def shown(self, row: dict[str, Any]) -> str:
-        """The size of the image."""
-        return f"an image of {row['width']} × {row['height']} pixels"
+    def shown(self, row: dict[str, Any]) -> Media:
+        """The image, and its size."""
+        from finetune.data import images
+
+        return images.shown(row)
 
     def predict(
         self, model: Any, tokenizer: Any, inputs: Sequence[Any], options: dict[str, Any]

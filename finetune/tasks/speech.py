@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from finetune.config.task import IGNORED, NOTES, Brought, Encoder, Facts, Task
+from finetune.config.task import IGNORED, NOTES, Brought, Encoder, Facts, Media, Task
 from finetune.config.types import Number
 from finetune.errors import UserError
 
@@ -129,9 +129,11 @@ class Speech(Task):
         """Errors a word: lower is better."""
         return "wer", False
 
-    def shown(self, row: dict[str, Any]) -> str:
-        """The length of the sound."""
-        return f"a sound of {float(row['seconds']):.2f} s, recorded at {int(row['rate']):,} Hz"
+    def shown(self, row: dict[str, Any]) -> Media:
+        """The sound as the model hears it, and its length."""
+        from finetune.data import sounds
+
+        return sounds.shown(row)
 
     def question(self, row: dict[str, Any], facts: Facts) -> tuple[str, str]:
         """The name of the file, and its transcript as it is learned."""

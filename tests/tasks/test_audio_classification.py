@@ -1,6 +1,8 @@
 """Labels of sounds: trained, resumed, verified and asked; what cannot be heard is counted and named."""
 
+import base64
 import io
+import re
 import shutil
 from functools import cache, partial
 
@@ -15,6 +17,7 @@ from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, 
 from finetune.artifacts import verify
 from finetune.artifacts.predict import answering
 from finetune.config.task import RowError
+from finetune.data import report
 from finetune.data import sounds as data_sounds
 from finetune.data.media import File
 from finetune.data.prepare import prepare
@@ -209,6 +212,18 @@ def test_rows_are_shown_with_their_length_and_rate():
         (row, *_) = shown(found, Choice())
     assert row.units[0].text == "a sound of 0.35 s, recorded at 8,000 Hz"
     assert (row.tokens, row.unit) == (2800, "samples")
+    heard, rate = soundfile.read(io.BytesIO(row.media.content), dtype="int16")
+    assert rate == RATE
+    assert heard.tolist() == found.rows("train")[0]["audio"]
+
+
+def test_a_page_of_rows_holds_the_sounds(tmp_path):
+    found = prepared(sounds())
+    with own_caches():
+        rows = shown(found, Choice(count=2))
+        report.write(found, Choice(count=2), rows, tmp_path / "page.html")
+    held = re.findall(r"<audio [^>]*src='data:audio/wav;base64,([^']*)'", (tmp_path / "page.html").read_text())
+    assert [base64.b64decode(each) for each in held] == [row.media.content for row in rows]
 
 
 def test_what_libsndfile_says_of_a_file_is_told():

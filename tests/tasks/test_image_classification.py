@@ -254,5 +254,14 @@ def test_rows_are_shown_with_their_size_and_the_audit_knows_it():
     with own_caches():
         (row, *_) = shown(found, Choice())
     assert (row.units[0].text, row.unit) == ("an image of 20 × 12 pixels", "bytes")
+    seen, kept = data_images.pixels(row.media.content), bytes(found.rows("train")[0]["image"])
+    assert seen.tobytes() == data_images.pixels(kept).tobytes()
     assert found.report["train"]["audit"]["numbers"]["width"] == {"least": 20, "median": 20, "most": 20}
     assert found.report["train"]["audit"]["labels"] == {"blue": 8, "green": 8, "red": 8}
+
+
+def test_a_large_image_is_shown_smaller_and_in_its_shape():
+    content = np.frombuffer(png(size=(1600, 800)), np.uint8)
+    media = data_images.shown({"image": content, "width": 1600, "height": 800})
+    assert data_images.pixels(media.content).size == (320, 160)
+    assert media.words == "an image of 1600 × 800 pixels"
