@@ -62,7 +62,7 @@ def page(title: str, subtitle: str, cards: Iterable[str], rows: Sequence[Shown])
         f"<title>{escape(title)}</title><style>{STYLE}</style><main>",
         f"<h1>{escape(title)}</h1><p class=sub>{escape(subtitle)}</p>",
         f"<div class=cards>{''.join(cards)}</div>",
-        f"<p class=key>{_key(rows)} over a token for its id.</p>",
+        f"<p class=key>{_key(rows)}</p>",
         *(_row(row) for row in rows),
         "</main></html>\n",
     ]
@@ -70,9 +70,10 @@ def page(title: str, subtitle: str, cards: Iterable[str], rows: Sequence[Shown])
 
 
 def _key(rows: Sequence[Shown]) -> str:
-    """Rows whose labels are made while training have nothing that is marked."""
+    """How to read the rows. Where labels are made while training, nothing is marked; images and sounds have no ids."""
     is_marked = any(row.trained or row.label is not None for row in rows)
-    return "The loss is computed on what is <i>green</i>; hover" if is_marked else "Hover"
+    marked = "The loss is computed on what is <i>green</i>." if is_marked else ""
+    return f"{marked} {'' if any(row.media for row in rows) else 'Hover over a token for its id.'}".strip()
 
 
 def table(heading: str, lines: Sequence[tuple[str, Any]]) -> str:

@@ -222,8 +222,10 @@ def test_a_page_of_rows_holds_the_sounds(tmp_path):
     with own_caches():
         rows = shown(found, Choice(count=2))
         report.write(found, Choice(count=2), rows, tmp_path / "page.html")
-    held = re.findall(r"<audio [^>]*src='data:audio/wav;base64,([^']*)'", (tmp_path / "page.html").read_text())
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    held = re.findall(r"<audio [^>]*src='data:audio/wav;base64,([^']*)'", page)
     assert [base64.b64decode(each) for each in held] == [row.media.content for row in rows]
+    assert "over a token" not in page
 
 
 def test_what_libsndfile_says_of_a_file_is_told():

@@ -220,6 +220,7 @@ def test_a_page_of_rows_whose_labels_are_drawn_while_training_speaks_of_none(tmp
         report.write(prepared, Choice(), shown(prepared, Choice()), tmp_path / "page.html")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "green" not in text
+    assert "Hover over a token" in text
     assert "0 trained" not in text
 
 
