@@ -16,8 +16,8 @@ from finetune.estimate.static import Static, static_of
 
 MOST_TOGETHER = 4
 """More changes than these at once are another run."""
-ROWS, LENGTH, CHECKPOINTING, LOSS, OPTIMIZER, PRECISION, ADAPTER = (
-    "rows", "length", "checkpointing", "loss", "optimizer", "precision", "adapter",
+ROWS, SCORED, LENGTH, CHECKPOINTING, LOSS, OPTIMIZER, PRECISION, ADAPTER = (
+    "rows", "scored", "length", "checkpointing", "loss", "optimizer", "precision", "adapter",
 )  # fmt: skip
 
 
@@ -74,7 +74,7 @@ def changes(situation: Situation, budget: int, count: int = 3) -> list[Change]:
     taken: list[set[str]] = []
     for together in _by_price(list(_candidates(situation))):
         # A smaller batch than one that is enough is no news.
-        names = {candidate.kind if candidate.kind == ROWS else candidate.override for candidate in together}
+        names = {each.kind if each.kind in (ROWS, SCORED) else each.override for each in together}
         if any(names >= fewer for fewer in taken):
             continue
         estimate = estimates(together)
@@ -96,6 +96,8 @@ def _candidates(situation: Situation) -> Iterator[Candidate]:
         changed = {"rows": rows, "accumulation": setup.accumulation * setup.rows // rows}
         override = f"trainer.per_device_train_batch_size={rows}"
         yield Candidate(ROWS, override, "same result, slower where a device is not full", slower, changed)
+    for rows in _smaller(setup.scored_rows or 1):
+        yield Candidate(SCORED, f"evaluation.batch_size={rows}", "same scores", 0.01, {"scored_rows": rows})
     if not setup.checkpointing:
         yield Candidate(CHECKPOINTING, "trainer.activation_checkpointing=true", "same result, a step takes about 30 % "
                         "longer", 0.3, {"checkpointing": True})  # fmt: skip

@@ -29,6 +29,13 @@ def loss_moments(static: Static, kept: Kept, setup: Setup) -> Iterator[tuple[str
     yield BACKWARD, {"logits": tiles + _chunked_gradients(static, kept, setup), "casts": after}
 
 
+def scoring(static: Static, kept: Kept, setup: Setup) -> Parts:
+    """The parts of the loss of rows that are scored; `kept` is of as many as are."""
+    if setup.loss == "chunked" and static.head:
+        return {"logits": _tiles(static, kept, setup), "casts": kept.casts - kept.head_casts}
+    return {"logits": _whole(static, kept.logits, setup)[0], "casts": kept.casts}
+
+
 def _whole(static: Static, logits: int, setup: Setup) -> tuple[int, int]:
     """Logits in the dtype of products, in fp32, and their log-softmax; then it, its gradient, and the logits'.
 
@@ -44,7 +51,7 @@ def _whole(static: Static, logits: int, setup: Setup) -> tuple[int, int]:
 def _tiles(static: Static, kept: Kept, setup: Setup) -> int:
     """One tile of logits, and the slice of the head that makes it."""
     size = 4 if setup.compute == "fp32" else 2
-    tokens, width = _scored(kept, setup)
+    tokens, width = _with_labels(kept, setup)
     tile = min(tokens, TILE_TOKENS) * min(TILE_VOCABULARY, static.head // width) * size
     return tile + min(TILE_VOCABULARY * width, static.head) * size
 
@@ -62,7 +69,7 @@ def _liger(kept: Kept, setup: Setup) -> int:
     return kept.hidden * (4 if setup.compute == "fp32" else 2) * 2
 
 
-def _scored(kept: Kept, setup: Setup) -> tuple[int, int]:
-    """Tokens that are scored, and the width of a hidden state."""
+def _with_labels(kept: Kept, setup: Setup) -> tuple[int, int]:
+    """Tokens that have a label, and the width of a hidden state."""
     tokens = setup.rows * setup.length
     return max(1, int(tokens * setup.trained_tokens)), max(1, kept.hidden // max(1, tokens))

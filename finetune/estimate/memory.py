@@ -16,7 +16,7 @@ import torch
 from finetune.estimate import weights as sizes
 from finetune.estimate.activations import Kept, Layer, Untraceable, inputs, of_shapes, trace
 from finetune.estimate.kernels import Kernels
-from finetune.estimate.loss import loss_moments
+from finetune.estimate.loss import loss_moments, scoring
 from finetune.estimate.setup import Setup
 from finetune.estimate.static import Parts, Static, is_adapted, static_of
 
@@ -117,9 +117,18 @@ def _moments(static: Static, kept: Kept, setup: Setup) -> Iterator[tuple[str, Pa
     # times the weight with a vocabulary of 100,000 on torch 2.13.
     doubled = 2 * static.head_gradient if static.tied else 0
     yield "end of the backward pass", {**always, "gradients": static.gradients, "passing": doubled}
+    yield from ((name, {**always, **parts}) for name, parts in _scoring(static, kept.scaled(setup.scored), setup))
     if setup.shards.gradients > 1:
         yield "model in one piece", _in_one_piece(static, setup)
     yield "step of the optimizer", {**always, "gradients": static.gradients, "passing": static.step}
+
+
+def _scoring(static: Static, kept: Kept, setup: Setup) -> Iterator[tuple[str, Parts]]:
+    """Rows that are scored, where autograd keeps nothing: one layer at a time, then the loss."""
+    entering = max((layer.entering for layer in kept.layers), default=0)
+    inside = max((layer.inside for layer in kept.layers), default=kept.outside)
+    yield "layers of evaluation", {"activations": entering + inside, "casts": kept.casts}
+    yield "loss of evaluation", {"activations": entering, **scoring(static, kept, setup)}
 
 
 def _in_one_piece(static: Static, setup: Setup) -> Parts:

@@ -51,13 +51,24 @@ class Setup:
     accumulation: int = 1
     """Forward passes an optimizer step; from the second on, gradients are there already."""
     loss: Loss = "logits"
-    """chunked is TRL's `loss_type=nll`, which never writes all logits down; liger its kernels' way of the same."""
+    """chunked is TRL's fused head, which never writes all logits down; liger its kernels' way of the same, which
+    rows that are scored do not take."""
     trained_tokens: float = 1.0
     """Share of tokens with a label: the chunked loss computes no others."""
     attention: str = "sdpa"
     """eager writes the scores of all pairs down; any other but sdpa reads packed rows without a mask."""
+    scored_rows: int | None = None
+    """Rows that are scored at once; None is as many as are trained."""
+    scored_length: int | None = None
+    """Tokens of the longest row that is scored; None is that of the longest trained one."""
     device: str = "cuda"
     """The device's type; cpu follows the processor's kernels."""
     shards: Shards = Shards()
     shapes: Shapes | None = None
     """Of what the model is given, where that does not follow from a length: images, sounds."""
+
+    @property
+    def scored(self) -> float:
+        """How many times what is trained at once is scored at once."""
+        rows, length = self.scored_rows or self.rows, self.scored_length or self.length
+        return rows * length / (self.rows * self.length)

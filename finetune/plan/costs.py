@@ -19,7 +19,7 @@ from finetune.plan.batches import Batches
 from finetune.plan.skeletons import Skeletons
 
 # Raised when what is counted, or how, changes.
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,8 @@ def setup_of(run: Run, device: Device | None) -> Setup:
         accumulation=run.batches.accumulation,
         loss=_loss(run),
         trained_tokens=notes.get("trained tokens", notes["tokens"]) / max(notes["tokens"], 1),
+        scored_rows=run.config.evaluation.batch_size or run.config.trainer.get("per_device_eval_batch_size"),
+        scored_length=int(run.prepared.rows("validation").lengths.max()),
         attention=run.config.model.attn_implementation or "sdpa",
         device=device.kind if device else "cpu",
         shapes=_shapes(run),
@@ -140,12 +142,11 @@ def _compute(run: Run, device: Device | None) -> str:
 
 
 def _loss(run: Run) -> Loss:
-    """How the logits of a whole vocabulary are spared, if at all: by the options of the trainer."""
-    if run.arguments.get("use_liger_kernel"):
-        return "liger"
-    return (
-        "chunked" if run.config.task.chunked or run.arguments.get("loss_type") in ("nll", "chunked_nll") else "logits"
-    )
+    """How the logits of a whole vocabulary are spared, if at all; TRL's trainers smooth labels with all of them."""
+    if run.config.task.chunked:
+        is_smoothed = run.arguments.get("loss_type") == "nll" and run.arguments.get("label_smoothing_factor")
+        return "logits" if is_smoothed else "chunked"
+    return "liger" if run.arguments.get("use_liger_kernel") else "logits"
 
 
 def _is_counted(found: Any) -> bool:

@@ -14,16 +14,20 @@ from typing import Any
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils.operations import ConvertOutputsToFp32
-from trl.trainer.utils import selective_log_softmax
 
 from finetune.config.options import resolve
 from finetune.config.task import IGNORED
+from finetune.models.fused_head import fused
 
 Batch = dict[str, torch.Tensor]
 UNREAD = {"output_dir": "unused", "use_cpu": True, "bf16": False, "fp16": False, "deepspeed": None, "fsdp": None}
 """Arguments that no loss reads, as they are accepted on any machine."""
 TAKEN = ("input_ids", "attention_mask")
 """What of a batch goes through the model."""
+UNREAD_OUTPUTS = ("entropy", "mean_logits", "log_sum_sq_probs")
+"""What a trainer's method reads for the metrics of training, which are not kept."""
+as_trained = ConvertOutputsToFp32
+"""The model as accelerate gives it to the trainer: a loss of bf16 outputs would be another one."""
 
 
 class Alone:
@@ -94,8 +98,7 @@ class TrainersLoss:
         """The loss of the batch, and a reward for each sequence as `logits`."""
         self.trainer.accelerator = Alone(batch["input_ids"].device)
         self.trainer._metrics = {"eval": defaultdict(list)}
-        # The trainer's model gives them so: a loss of bf16 outputs would be another one.
-        loss, rewards = self.scored(ConvertOutputsToFp32(model), batch)
+        loss, rewards = self.scored(model, batch)
         return SimpleNamespace(loss=loss, logits=rewards)
 
     def scored(self, model: Any, batch: Batch) -> tuple[Any, Any]:
@@ -108,7 +111,7 @@ class Rewards(TrainersLoss):
 
     def scored(self, model: Any, batch: Batch) -> tuple[Any, Any]:
         """Loss, and rewards (sequences,)."""
-        output = model(**_taken(batch))
+        output = as_trained(model)(**_taken(batch))
         return self.trainer.compute_loss(lambda **_: output, dict(batch)), output.logits.squeeze(-1)
 
 
@@ -135,25 +138,19 @@ class LogRatios(TrainersLoss):
     def reference(self, model: Any, batch: Batch) -> torch.Tensor:
         """Log-probabilities of the answers of each row, (rows, answers)."""
         self.trainer.accelerator = Alone(batch["input_ids"].device)
-        found = self._logps(self._output(ConvertOutputsToFp32(model), batch), batch)
+        found = self._logps(self._output(model, batch), batch)
         return found.view(2, -1).T if "label" not in batch else found.view(-1, int(batch["answers"]))
 
     def _output(self, model: Any, batch: Batch) -> Any:
-        """As TRL's fused head gives it, as far as a loss depends on it."""
-        ids, mask = batch["input_ids"][:, 1:], batch["completion_mask"][:, 1:]
+        """What the fused head gives, as far as a loss depends on it."""
+        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, IGNORED)
+        squares = ["log_sum_sq_probs"] if getattr(self.trainer, "use_weighting", False) else []
+        with fused(model, *squares):
+            found = model(**_taken(batch), labels=labels, fused_lm_head=True)
         # Prompt tuning puts positions before a row.
-        logits = model(**_taken(batch)).logits[:, -batch["input_ids"].shape[1] :][:, :-1]
-        unread = torch.zeros_like(logits[..., 0])
-        squares = (
-            logits.log_softmax(-1).mul(2).logsumexp(-1) if getattr(self.trainer, "use_weighting", False) else unread
-        )
-        return SimpleNamespace(
-            log_probs=selective_log_softmax(logits, ids) * mask,
-            log_sum_sq_probs=squares,
-            entropy=unread,
-            mean_logits=unread,
-            is_top1=unread.bool(),
-        )
+        each = {name: getattr(found, name)[:, 1 - labels.shape[1] :] for name in ("log_probs", *squares)}
+        unread = torch.zeros_like(each["log_probs"])
+        return SimpleNamespace(**{**dict.fromkeys(UNREAD_OUTPUTS, unread), "is_top1": unread.bool(), **each})
 
     def _logps(self, output: Any, batch: Batch) -> torch.Tensor:
         """Of each answer, (sequences,), as the trainer sums them."""
@@ -167,7 +164,7 @@ class Odds(TrainersLoss):
     def scored(self, model: Any, batch: Batch) -> tuple[Any, Any]:
         """Loss, and rewards (sequences,)."""
         trainer, sides = self.trainer, by_side(batch)
-        passed = trainer.concatenated_forward(model, sides)
+        passed = trainer.concatenated_forward(as_trained(model), sides)
         trainer.concatenated_forward = lambda *_: passed
         loss, _ = trainer.get_batch_loss_metrics(model, sides, "eval")
         del trainer.concatenated_forward

@@ -13,7 +13,7 @@ from finetune.data import index
 from finetune.data.rows import Rows
 from finetune.errors import UserError
 from finetune.evaluation.evaluate import Evaluation, Spread, alone
-from finetune.models import adapter, attention, model, modules, quantization, tokenizer
+from finetune.models import adapter, attention, fused_head, model, modules, quantization, tokenizer
 from finetune.models.model import Loaded
 from finetune.models.precision import DTYPES
 from finetune.plan import identity
@@ -82,6 +82,8 @@ def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
     plan.config.task.configure(loaded.model, words, plan.facts)
     whole = plan.config.task.around(loaded.model, plan.source, words, plan.max_length)
     rows = reference.compared(plan, folder, rows, evaluation, loaded.model)
+    if plan.config.task.chunked:
+        log.info("%s", fused_head.check(loaded.model, plan.precision.compute))
     baseline = _baseline(plan, folder, evaluation, whole, words, rows["validation"])
 
     set_seed(seeds["init"])

@@ -1,5 +1,7 @@
 """What makes a run fit: overrides that do, the cheapest first."""
 
+from dataclasses import replace
+
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -65,3 +67,10 @@ def test_without_bitsandbytes_nothing_needs_it():
 
     assert "8bit" not in words
     assert "qlora" not in words
+
+
+def test_rows_that_are_scored_at_once_are_made_fewer_where_they_are_what_is_too_much():
+    many = replace(SETUP, scored_rows=64)
+    assert estimate(build("full"), many).moment == "loss of evaluation"
+    first = changes(Situation(many, "full", build, 64), estimate(build("full"), SETUP).needed)[0]
+    assert first.overrides == ("evaluation.batch_size=16",)
