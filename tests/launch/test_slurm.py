@@ -64,6 +64,11 @@ def waited(folder: RunFolder, is_so) -> None:
     raise AssertionError((folder.path / f"job-{jobs.of(folder).number}.log").read_text())
 
 
+def nodes_are_idle() -> bool:
+    said = subprocess.run(["sinfo", "--noheader", "--format=%T"], check=True, capture_output=True, text=True)
+    return set(said.stdout.split()) == {"idle"}
+
+
 def weights(folder: RunFolder) -> dict:
     return load_file(folder / "model" / "model.safetensors")
 
@@ -103,6 +108,8 @@ def test_a_job_that_is_asked_to_stop_is_queued_again_and_ends_with_the_same_weig
     assert 0 < max(steps(folder)) < STEPS
     with pytest.raises(UserError, match=rf"is job {number}, which is PENDING"):
         queued(tmp_path / "run", "seeds.data=7", *TWO_NODES)
+    # SLURM itself waits two minutes: the end of the first script would be taken for that of the second.
+    waited(folder, nodes_are_idle)
     control("update", f"JobId={number}", "StartTime=now")
     said = followed(folder)
     assert f"job {number}, start 2: 2 ranks on 2 nodes" in said
