@@ -4,13 +4,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from finetune.config import conflicts, ours, safety, theirs, unread
 from finetune.config.compose import Composed, compose
 from finetune.config.installed import task_class, tasks
 from finetune.config.origin import nearest_origin
-from finetune.config.ours import choice
+from finetune.config.ours import choice, validator
 from finetune.config.places import Chosen
 from finetune.config.schema import Config
 from finetune.config.suggest import did_you_mean
@@ -46,13 +44,13 @@ def check(composed: Composed) -> Config:
 def read(values: dict[str, Any]) -> Config:
     """A Config from plain values that were checked before, such as those of a frozen plan."""
     task = task_class(values["task"]["name"])
-    typed = {**values, "task": TypeAdapter(task).validate_python(values["task"])}
-    return TypeAdapter(Config).validate_python(typed)
+    typed = {**values, "task": validator(task).validate_python(values["task"])}
+    return validator(Config).validate_python(typed)
 
 
 def dump(config: Config) -> dict[str, Any]:
     """Plain values of a Config; `read` gives it back."""
-    values: dict[str, Any] = TypeAdapter(Config).dump_python(config, mode="json")
+    values: dict[str, Any] = validator(Config).dump_python(config, mode="json")
     return values
 
 

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from trl.trainer.utils import add_fused_lm_head, selective_log_softmax
 
 from finetune.errors import UserError
 from finetune.models.adapter import is_adapted
@@ -32,6 +31,8 @@ def fused(model: Any, *outputs: str) -> Iterator[None]:
     Args:
         outputs: what is computed of each token besides `log_probs`; `is_top1` is whether it is the likeliest.
     """
+    from trl.trainer.utils import add_fused_lm_head  # a second of imports, which other tasks do without
+
     own = model.get_base_model() if is_adapted(model) else model
     before = vars(own).get("forward")
     add_fused_lm_head(own, outputs=("log_probs", *outputs))
@@ -69,7 +70,8 @@ def check(model: Any, compute: str) -> str:
     model.eval()
     with autocast(compute), fused(model):
         found = model(input_ids=ids, labels=ids, fused_lm_head=True).log_probs
-        expected = selective_log_softmax(model(input_ids=ids).logits[:, :-1].float(), ids[:, 1:])
+        every = model(input_ids=ids).logits[:, :-1].float().log_softmax(-1)
+    expected = every.gather(-1, ids[:, 1:, None].to(every.device))[..., 0]
     model.train(was_training)
     far = ((found - expected.to(found.device)).abs().max() / expected.abs().max()).item()
     if far > CLOSE[compute]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from finetune.config import groups, inheritance, origin, recipes
@@ -52,6 +53,7 @@ def files() -> list[str]:
     return [*own, *(f"recipe={name}" for name in recipes.names())]
 
 
+@cache
 def read(choice: str) -> File:
     group, _, name = choice.partition("=")
     is_recipe = group == "recipe"

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from crash import SMALL, Kill, differences, once, outcome, trained
 from tiny_media import RATE, TONES, classify_sounds, sound, sounds, written
-from tiny_runs import LORA, config, finetune, own_caches, root, worked
+from tiny_runs import LORA, config, own_caches, root, worked
 from transformers import AutoFeatureExtractor, AutoModelForAudioClassification, WhisperFeatureExtractor
 
 from finetune.artifacts import verify
@@ -71,11 +71,6 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit_with_drawn_masks(tmp_path):
     assert once(partial(trained, recipe, parts, [Kill(5)]), parts).code == -9
     assert once(partial(trained, recipe, parts), parts).code == 0
     assert not differences(outcome(whole), outcome(parts))
-
-
-def test_a_recipe_is_planned_and_rehearsed(capsys):
-    assert finetune("rehearse", *classify_sounds("adapter=lora")) == 0
-    assert "rehearsed in" in capsys.readouterr().out
 
 
 def test_the_convolutions_stay_as_they_are_and_the_plan_counts_them_so():

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from tiny_runs import LABELS, LORA, bert, common, config, finetune, masked, own_caches, root, worked
+from tiny_runs import LABELS, LORA, bert, common, config, masked, own_caches, root, worked
 from transformers import AutoModelForMultipleChoice, AutoTokenizer
 
 from finetune.artifacts import verify
@@ -130,12 +130,6 @@ def test_a_choice_is_answered_with_its_number_and_its_confidence():
 def test_an_input_that_cannot_be_asked_is_refused_by_number(task, wrong):
     with pytest.raises(UserError, match="input 0: "):
         answers(task, [wrong])
-
-
-@pytest.mark.parametrize("task", TASKS)
-def test_a_task_is_planned_and_rehearsed(task, tmp_path, capsys):
-    assert finetune("rehearse", *recipe(task)) == 0
-    assert "rehearsed in" in capsys.readouterr().out
 
 
 # Tags of words

@@ -69,11 +69,6 @@ def test_a_run_that_was_killed_goes_on_bit_for_bit_with_images_mirrored_alike(tm
     assert not differences(outcome(whole), outcome(parts))
 
 
-def test_a_recipe_is_planned_and_rehearsed(capsys):
-    assert finetune("rehearse", *classify_images("adapter=lora")) == 0
-    assert "rehearsed in" in capsys.readouterr().out
-
-
 # Where images come from
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from crash import SMALL, Kill, differences, once, outcome, trained
-from tiny_runs import LABELS, LORA, bert, common, config, finetune, llama, own_caches, root, worked
+from tiny_runs import LABELS, LORA, bert, common, config, llama, own_caches, root, worked
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from finetune.artifacts import verify
@@ -120,11 +120,6 @@ def test_many_are_answered_like_each_alone():
 def test_an_input_that_asks_nothing_is_refused_by_number(wrong):
     with pytest.raises(UserError, match=r"input 1: .* a row has question and context"):
         asking("full", row(1), wrong)
-
-
-def test_the_task_is_rehearsed(capsys):
-    assert finetune("rehearse", *recipe()) == 0
-    assert "rehearsed in" in capsys.readouterr().out
 
 
 def test_a_run_that_is_killed_and_resumed_was_never_killed(tmp_path):
