@@ -63,9 +63,8 @@ def check(model: Any, compute: str) -> str:
     Raises:
         UserError: it gives something else, so a loss by it would be that of another model.
     """
-    vocabulary = model.get_input_embeddings().num_embeddings
-    drawn = torch.randint(vocabulary, PROBE, generator=torch.Generator().manual_seed(0))
-    ids = drawn.to(model.get_input_embeddings().weight.device)
+    vocabulary = model.config.get_text_config().vocab_size
+    ids = torch.randint(vocabulary, PROBE, generator=torch.Generator().manual_seed(0)).to(model.device)
     was_training = model.training
     model.eval()
     with autocast(compute), fused(model):

@@ -100,6 +100,13 @@ def collator(used):
     return collate.packed(used, PAD)
 
 
+@pytest.fixture
+def compiled(monkeypatch):
+    """As flex_attention is used."""
+    monkeypatch.delenv("TORCHDYNAMO_DISABLE")
+
+
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("implementation", ["eager", "sdpa", "flex_attention"])
 @pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
 def test_no_document_moves_a_logit_of_another(implementation, training):
