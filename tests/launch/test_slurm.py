@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -64,9 +65,13 @@ def waited(folder: RunFolder, is_so) -> None:
     raise AssertionError((folder.path / f"job-{jobs.of(folder).number}.log").read_text())
 
 
-def nodes_are_idle() -> bool:
-    said = subprocess.run(["sinfo", "--noheader", "--format=%T"], check=True, capture_output=True, text=True)
-    return set(said.stdout.split()) == {"idle"}
+def has_script(number: str) -> bool:
+    """Whether a script of the job runs."""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # gone by now
+            if f"slurmstepd: [{number}.batch]".encode() in file.read_bytes():
+                return True
+    return False
 
 
 def weights(folder: RunFolder) -> dict:
@@ -109,7 +114,7 @@ def test_a_job_that_is_asked_to_stop_is_queued_again_and_ends_with_the_same_weig
     with pytest.raises(UserError, match=rf"is job {number}, which is PENDING"):
         queued(tmp_path / "run", "seeds.data=7", *TWO_NODES)
     # SLURM itself waits two minutes: the end of the first script would be taken for that of the second.
-    waited(folder, nodes_are_idle)
+    waited(folder, lambda: not has_script(number))
     control("update", f"JobId={number}", "StartTime=now")
     said = followed(folder)
     assert f"job {number}, start 2: 2 ranks on 2 nodes" in said
