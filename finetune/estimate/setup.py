@@ -70,5 +70,6 @@ class Setup:
     @property
     def scored(self) -> float:
         """How many times what is trained at once is scored at once."""
-        rows, length = self.scored_rows or self.rows, self.scored_length or self.length
-        return rows * length / (self.rows * self.length)
+        rows = (self.scored_rows or self.rows) / self.rows
+        # The length of an image is that of its file, and all are resized.
+        return rows if self.shapes else rows * (self.scored_length or self.length) / self.length

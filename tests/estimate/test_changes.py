@@ -74,3 +74,10 @@ def test_rows_that_are_scored_at_once_are_made_fewer_where_they_are_what_is_too_
     assert estimate(build("full"), many).moment == "loss of evaluation"
     first = changes(Situation(many, "full", build, 64), estimate(build("full"), SETUP).needed)[0]
     assert first.overrides == ("evaluation.batch_size=16",)
+
+
+def test_images_are_scored_by_their_number_whatever_their_files_take():
+    shapes = {"pixel_values": ((3, 8, 8), "float32")}
+    assert replace(SETUP, scored_length=512).scored == 2
+    assert replace(SETUP, scored_length=512, shapes=shapes).scored == 1
+    assert replace(SETUP, scored_rows=16, shapes=shapes).scored == 2
