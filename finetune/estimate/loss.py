@@ -11,6 +11,9 @@ from finetune.estimate.static import Parts, Static
 
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
 """`TOKEN_CHUNK_SIZE` of trl/kernels/chunked_logprob.py, `_CHUNKED_LOGPROB_CHUNK_SIZE` of trl/trainer/utils.py."""
+FOLDED = {"forward": 4, "backward": 10}
+"""Tensors in fp32 of the size of a tile that are there at once where torch folds it, op after op, and no kernel of
+Triton's does: `_forward_tile` and `_backward_tile` of trl/kernels/chunked_logprob.py."""
 FORWARD, BACKWARD = "forward of the loss", "backward of the loss"
 
 
@@ -24,15 +27,16 @@ def loss_moments(static: Static, kept: Kept, setup: Setup) -> Iterator[tuple[str
         yield FORWARD, {"logits": forward, "casts": kept.casts}
         yield BACKWARD, {"logits": backward, "casts": after + kept.head_casts}
         return
-    tiles = _tiles(static, kept, setup) if setup.loss == "chunked" else _liger(kept, setup)
-    yield FORWARD, {"logits": tiles, "casts": inner}
-    yield BACKWARD, {"logits": tiles + _chunked_gradients(static, kept, setup), "casts": after}
+    tiles = _liger if setup.loss == "liger" else _tiles
+    yield FORWARD, {"logits": tiles(static, kept, setup, "forward"), "casts": inner}
+    gradients = _chunked_gradients(static, kept, setup)
+    yield BACKWARD, {"logits": tiles(static, kept, setup, "backward") + gradients, "casts": after}
 
 
 def scoring(static: Static, kept: Kept, setup: Setup) -> Parts:
     """The parts of the loss of rows that are scored; `kept` is of as many as are."""
     if setup.loss == "chunked" and static.head:
-        return {"logits": _tiles(static, kept, setup), "casts": kept.casts - kept.head_casts}
+        return {"logits": _tiles(static, kept, setup, "forward"), "casts": kept.casts - kept.head_casts}
     return {"logits": _whole(static, kept.logits, setup)[0], "casts": kept.casts}
 
 
@@ -48,11 +52,12 @@ def _whole(static: Static, logits: int, setup: Setup) -> tuple[int, int]:
     return logits * (upcast + 4), logits * 12
 
 
-def _tiles(static: Static, kept: Kept, setup: Setup) -> int:
-    """One tile of logits, and the slice of the head that makes it."""
+def _tiles(static: Static, kept: Kept, setup: Setup, way: str) -> int:
+    """One tile of logits with what it is folded by, and the slice of the head that makes it."""
     size = 4 if setup.compute == "fp32" else 2
-    tokens, width = _with_labels(kept, setup)
-    tile = min(tokens, TILE_TOKENS) * min(TILE_VOCABULARY, static.head // width) * size
+    tokens, width = _projected(kept, setup)
+    numbers = min(tokens, TILE_TOKENS) * min(TILE_VOCABULARY, static.head // width)
+    tile = numbers * (size if setup.has_triton else 4 * FOLDED[way])
     return tile + min(TILE_VOCABULARY * width, static.head) * size
 
 
@@ -61,7 +66,7 @@ def _chunked_gradients(static: Static, kept: Kept, setup: Setup) -> int:
     return int(4 * kept.hidden * setup.trained_tokens) + (4 * static.head if static.head_trained else 0)
 
 
-def _liger(kept: Kept, setup: Setup) -> int:
+def _liger(_: Static, kept: Kept, setup: Setup, __: str) -> int:
     """A chunk of logits about as large as the hidden states, and its gradient.
 
     github.com/linkedin/Liger-Kernel, ops/fused_linear_cross_entropy.py.
@@ -69,7 +74,7 @@ def _liger(kept: Kept, setup: Setup) -> int:
     return kept.hidden * (4 if setup.compute == "fp32" else 2) * 2
 
 
-def _with_labels(kept: Kept, setup: Setup) -> tuple[int, int]:
-    """Tokens that have a label, and the width of a hidden state."""
-    tokens = setup.rows * setup.length
-    return max(1, int(tokens * setup.trained_tokens)), max(1, kept.hidden // max(1, tokens))
+def _projected(kept: Kept, setup: Setup) -> tuple[int, int]:
+    """Tokens that meet the head, which are all of them where no kernel folds tiles; the width of a hidden state."""
+    tokens, share = setup.rows * setup.length, setup.trained_tokens if setup.has_triton else 1.0
+    return max(1, int(tokens * share)), max(1, kept.hidden // max(1, tokens))

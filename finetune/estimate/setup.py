@@ -68,6 +68,11 @@ class Setup:
     """Of what the model is given, where that does not follow from a length: images, sounds."""
 
     @property
+    def has_triton(self) -> bool:
+        """Whether Triton's kernels run on the device."""
+        return self.device in ("cuda", "xpu")
+
+    @property
     def scored(self) -> float:
         """How many times what is trained at once is scored at once."""
         rows = (self.scored_rows or self.rows) / self.rows

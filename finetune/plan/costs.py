@@ -19,7 +19,7 @@ from finetune.plan.batches import Batches
 from finetune.plan.skeletons import Skeletons
 
 # Raised when what is counted, or how, changes.
-VERSION = 4
+VERSION = 5
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A corpus of configs and overrides that mean harm: each is refused, and nothing is run, read or repeated.
 
-In one process of its own, because an audit hook cannot be taken out again. Half of it: `scripts/hostile` tries all, and
-prints times.
+In one process of its own, because an audit hook cannot be taken out again. Half of it: `scripts/hostile` tries all of
+it, and prints times.
 """
 
 import json

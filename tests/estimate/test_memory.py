@@ -1,6 +1,8 @@
 """Memory: against torch's own count, against published figures, and each part's rule."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from transformers import (
 )
 
 from finetune.estimate import activations, memory, weights
+from finetune.estimate.loss import FOLDED
 from finetune.estimate.memory import estimate
 from finetune.estimate.setup import Setup, Shards
 
@@ -248,3 +251,25 @@ def test_an_input_of_another_kind_is_named():
 
     with pytest.raises(activations.Untraceable, match="tables"):
         activations.inputs(model, 1, 8, masked=False)
+
+
+def test_tiles_of_logits_take_what_torch_folds_them_by_where_there_is_no_kernel():
+    """The forward and the backward pass of TRL's head in a process of its own, whose largest size is read."""
+    code = """
+import resource, sys, torch
+from trl.kernels.chunked_logprob import ChunkedLogProbFunction as Head
+tokens, vocabulary = 1024, 32768
+hidden, weight = torch.randn(tokens, 8, requires_grad=True), torch.randn(vocabulary, 8, requires_grad=True)
+Head.apply(hidden[:8], weight[:64], None, torch.zeros(8, dtype=torch.long), 1.0, 64, None, 1.0, ("log_probs",))
+def largest(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before, tile = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize(), tokens * vocabulary * 4
+found = Head.apply(hidden, weight, None, torch.zeros(tokens, dtype=torch.long), 1.0, vocabulary, None, 1.0,
+                   ("log_probs", "entropy", "is_top1"))
+forward = largest() - before
+found[0].sum().backward()
+print(forward / tile, (largest() - before) / tile)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    forward, backward = map(float, said.split())
+    assert forward == pytest.approx(FOLDED["forward"], abs=1)
+    assert backward == pytest.approx(FOLDED["backward"], abs=1)

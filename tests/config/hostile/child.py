@@ -2,8 +2,9 @@
 
     python child.py FOLDER [STEP]
 
-FOLDER is empty; with STEP one case of so many is tried. Prints one JSON object a case: its kind and name, the exit code, seconds of processor time, what was
-run or read that must not be, and whether a secret or a control character was repeated.
+FOLDER is empty; with STEP one case of so many is tried. Prints one JSON object a case: its kind and name, the exit
+code, seconds of processor time, what was run or read that must not be, and whether a secret or a control character was
+repeated.
 """
 
 import contextlib
