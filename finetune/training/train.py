@@ -81,9 +81,9 @@ def _train(plan: Plan, folder: RunFolder, request: Request) -> Trained:
     loaded = load_base(plan)
     plan.config.task.configure(loaded.model, words, plan.facts)
     whole = plan.config.task.around(loaded.model, plan.source, words, plan.max_length)
-    rows = reference.compared(plan, folder, rows, evaluation, loaded.model)
     if plan.config.task.chunked:
         log.info("%s", fused_head.check(loaded.model, plan.precision.compute))
+    rows = reference.compared(plan, folder, rows, evaluation, loaded.model)
     baseline = _baseline(plan, folder, evaluation, whole, words, rows["validation"])
 
     set_seed(seeds["init"])
