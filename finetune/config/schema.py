@@ -228,6 +228,12 @@ class Config:
     """The very folder of the run, which goes on where it holds one. None makes a new one: output_dir/name/TIME."""
 
     @property
+    def scored_rows(self) -> int | None:
+        """How many rows a device scores at once; None for as many as it trains."""
+        given: int | None = self.evaluation.batch_size or self.trainer.get("per_device_eval_batch_size")
+        return given
+
+    @property
     def answer_rows(self) -> int | None:
         """How many validation rows are answered; None for all of them."""
         rows = self.evaluation.generation.rows

@@ -76,10 +76,9 @@ class Prepared:
         stated = _key(self.source.path, self.source.revision) or self.model_config.to_dict()
         return [stated, self.config.model.config, self.facts]
 
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest training row."""
-        return int(self.rows("train").lengths.max())
+    def longest(self, split: str) -> int:
+        """Tokens of the longest row."""
+        return int(self.rows(split).lengths.max())
 
 
 def prepare(config: Config) -> Prepared:

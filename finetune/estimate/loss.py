@@ -27,10 +27,11 @@ def loss_moments(static: Static, kept: Kept, setup: Setup) -> Iterator[tuple[str
         yield FORWARD, {"logits": forward, "casts": kept.casts}
         yield BACKWARD, {"logits": backward, "casts": after + kept.head_casts}
         return
-    tiles = _liger if setup.loss == "liger" else _tiles
-    yield FORWARD, {"logits": tiles(static, kept, setup, "forward"), "casts": inner}
-    gradients = _chunked_gradients(static, kept, setup)
-    yield BACKWARD, {"logits": tiles(static, kept, setup, "backward") + gradients, "casts": after}
+    tiles = {
+        way: _tiles(static, kept, setup, way) if setup.loss == "chunked" else _liger(kept, setup) for way in FOLDED
+    }
+    yield FORWARD, {"logits": tiles["forward"], "casts": inner}
+    yield BACKWARD, {"logits": tiles["backward"] + _chunked_gradients(static, kept, setup), "casts": after}
 
 
 def scoring(static: Static, kept: Kept, setup: Setup) -> Parts:
@@ -63,10 +64,10 @@ def _tiles(static: Static, kept: Kept, setup: Setup, way: str) -> int:
 
 def _chunked_gradients(static: Static, kept: Kept, setup: Setup) -> int:
     """Sums in fp32: the hidden states' gradient, and the head's where it is trained."""
-    return int(4 * kept.hidden * setup.trained_tokens) + (4 * static.head if static.head_trained else 0)
+    return int(4 * kept.hidden * setup.projected) + (4 * static.head if static.head_trained else 0)
 
 
-def _liger(_: Static, kept: Kept, setup: Setup, __: str) -> int:
+def _liger(kept: Kept, setup: Setup) -> int:
     """A chunk of logits about as large as the hidden states, and its gradient.
 
     github.com/linkedin/Liger-Kernel, ops/fused_linear_cross_entropy.py.
@@ -75,6 +76,6 @@ def _liger(_: Static, kept: Kept, setup: Setup, __: str) -> int:
 
 
 def _projected(kept: Kept, setup: Setup) -> tuple[int, int]:
-    """Tokens that meet the head, which are all of them where no kernel folds tiles; the width of a hidden state."""
-    tokens, share = setup.rows * setup.length, setup.trained_tokens if setup.has_triton else 1.0
-    return max(1, int(tokens * share)), max(1, kept.hidden // max(1, tokens))
+    """Tokens that meet the head, and the width of a hidden state."""
+    tokens = setup.rows * setup.length
+    return max(1, int(tokens * setup.projected)), max(1, kept.hidden // max(1, tokens))

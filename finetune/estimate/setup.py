@@ -54,7 +54,7 @@ class Setup:
     """chunked is TRL's fused head, which never writes all logits down; liger its kernels' way of the same, which
     rows that are scored do not take."""
     trained_tokens: float = 1.0
-    """Share of tokens with a label: the chunked loss computes no others."""
+    """Share of tokens with a label."""
     attention: str = "sdpa"
     """eager writes the scores of all pairs down; any other but sdpa reads packed rows without a mask."""
     scored_rows: int | None = None
@@ -71,6 +71,11 @@ class Setup:
     def has_triton(self) -> bool:
         """Whether Triton's kernels run on the device."""
         return self.device in ("cuda", "xpu")
+
+    @property
+    def projected(self) -> float:
+        """Share of tokens that the chunked loss projects: those with a label, or all where no kernel folds tiles."""
+        return self.trained_tokens if self.has_triton or self.loss == "liger" else 1.0
 
     @property
     def scored(self) -> float:

@@ -111,7 +111,7 @@ def setup_of(run: Run, device: Device | None) -> Setup:
     given = run.arguments
     return Setup(
         rows=run.batches.per_device,
-        length=run.prepared.longest,
+        length=run.prepared.longest("train"),
         sequences=run.prepared.rows("train").sequences,
         reference=run.config.task.compares and not given.get("precompute_ref_log_probs"),
         target=run.prepared.report["train"]["audit"].get("targets", {}).get("longest"),
@@ -125,8 +125,8 @@ def setup_of(run: Run, device: Device | None) -> Setup:
         accumulation=run.batches.accumulation,
         loss=_loss(run),
         trained_tokens=notes.get("trained tokens", notes["tokens"]) / max(notes["tokens"], 1),
-        scored_rows=run.config.evaluation.batch_size or run.config.trainer.get("per_device_eval_batch_size"),
-        scored_length=int(run.prepared.rows("validation").lengths.max()),
+        scored_rows=run.config.scored_rows,
+        scored_length=run.prepared.longest("validation"),
         attention=run.config.model.attn_implementation or "sdpa",
         device=device.kind if device else "cpu",
         shapes=_shapes(run),

@@ -47,8 +47,7 @@ class Plan:
     @property
     def evaluation_batch_size(self) -> int:
         """Rows scored at once on a device."""
-        given = self.arguments.get("per_device_eval_batch_size", self.batches.per_device)
-        return int(self.config.evaluation.batch_size or given)
+        return self.config.scored_rows or self.batches.per_device
 
 
 def make(config: Config, prepared: Prepared, early: list[Check], notes: Sequence[str] = ()) -> Plan:
