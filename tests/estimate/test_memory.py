@@ -254,20 +254,23 @@ def test_an_input_of_another_kind_is_named():
 
 
 def test_tiles_of_logits_take_what_torch_folds_them_by_where_there_is_no_kernel():
-    """The forward and the backward pass of TRL's head in a process of its own, whose largest size is read."""
+    """The forward and the backward pass of TRL's head in a process of its own, whose largest size is read.
+
+    ``VmHWM`` is of this program alone; ``ru_maxrss`` is inherited from whoever started it (getrusage(2), execve).
+    """
     code = """
-import resource, sys, torch
+import torch
 from trl.kernels.chunked_logprob import ChunkedLogProbFunction as Head
 tokens, vocabulary = 1024, 32768
 hidden, weight = torch.randn(tokens, 8, requires_grad=True), torch.randn(vocabulary, 8, requires_grad=True)
 Head.apply(hidden[:8], weight[:64], None, torch.zeros(8, dtype=torch.long), 1.0, 64, None, 1.0, ("log_probs",))
-def largest(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-before, tile = int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize(), tokens * vocabulary * 4
+def size(of): return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(of))
+before, tile = size("VmRSS"), tokens * vocabulary * 4
 found = Head.apply(hidden, weight, None, torch.zeros(tokens, dtype=torch.long), 1.0, vocabulary, None, 1.0,
                    ("log_probs", "entropy", "is_top1"))
-forward = largest() - before
+forward = size("VmHWM") - before
 found[0].sum().backward()
-print(forward / tile, (largest() - before) / tile)
+print(forward / tile, (size("VmHWM") - before) / tile)
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     forward, backward = map(float, said.split())
