@@ -94,6 +94,8 @@ def _text(value: Any) -> str:
 
 def _without_nulls(value: Any) -> Any:
     """The value without the nulls that Arrow fills in for keys other rows have, at any depth."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, dict):
         return {key: _without_nulls(part) for key, part in value.items() if part is not None}
     return [_without_nulls(part) for part in value] if isinstance(value, list) else value

@@ -10,7 +10,7 @@ Knows no roles and no templates.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,8 @@ from finetune.models.fast_tokens import Ids
 
 NEAR = 256
 """Characters before a place in which its added token is sought first, and the longest text that is remembered."""
+MOST_SEEN = 8
+"""What is remembered of what stands before places: as many are compared for each."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,12 @@ class Tokenized:
 
     text: str
     ids: Ids
-    found: dict[str, list[int]] = field(default_factory=dict, repr=False)
-    """Where among the ids an added token is; empty where its text occurs more or less often."""
+    found: dict[str, dict[int, int]] = field(default_factory=dict, repr=False)
+    """From where an added token is in the text to where it is among the ids; empty where there are more of either."""
     anchors: dict[int, tuple[int, str]] = field(default_factory=dict, repr=False)
     """Where the last added token before a place begins, and its text."""
+    proved: dict[int, int | None] = field(default_factory=dict, repr=False)
+    """How many tokens the text before a place has, or that this is not proved."""
 
 
 Place = tuple[Tokenized, int]
@@ -51,6 +55,8 @@ class Cuts:
         longest_first = sorted(self.ids, key=len, reverse=True)
         self.pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         self.known: dict[str, Ids] = {}
+        self.seen: dict[str, str] = {}
+        """What stands from an added token up to a place, and the token."""
 
     def encode(self, texts: Sequence[str]) -> list[Ids]:
         """Ids of rendered texts, which hold their own special tokens: adding them again would double the first one."""
@@ -67,6 +73,11 @@ class Cuts:
 
     def at(self, row: Tokenized, end: int) -> int | None:
         """How many tokens `text[:end]` has, which are the first of the whole; None where they are not."""
+        if end not in row.proved:
+            row.proved[end] = self._proved(row, end)
+        return row.proved[end]
+
+    def _proved(self, row: Tokenized, end: int) -> int | None:
         start, token = self._anchor(row, end)
         first = self._index(row, start, token) if token else 0
         if first is None:
@@ -77,23 +88,32 @@ class Cuts:
     def _anchor(self, row: Tokenized, end: int) -> tuple[int, str]:
         """Where the last added token before a place begins, and its text; the beginning where there is none."""
         if end not in row.anchors:
-            row.anchors[end] = self._sought(row.text, end)
+            row.anchors[end] = self._seen(row.text, end) or self._sought(row.text, end)
         return row.anchors[end]
+
+    def _seen(self, text: str, end: int) -> tuple[int, str] | None:
+        """The same, where what stands between was seen before: a template begins its turns alike."""
+        for between, token in self.seen.items():
+            if text.endswith(between, 0, end):
+                return end - len(between), token
+        return None
 
     def _sought(self, text: str, end: int) -> tuple[int, str]:
         for begin in (max(0, end - NEAR), 0):
             found = list(self.pattern.finditer(text, begin, end))
             if found:
-                return found[-1].start(), found[-1][0]
+                start, token = found[-1].start(), found[-1][0]
+                if len(self.seen) < MOST_SEEN and end - start <= NEAR:
+                    self.seen[text[start:end]] = token
+                return start, token
         return 0, ""
 
     def _index(self, row: Tokenized, start: int, token: str) -> int | None:
         """The index among the ids of the added token at `start`; None unless text and ids hold it equally often."""
         if token not in row.found:
-            places = _places(row.ids, self.ids[token])
-            row.found[token] = places if row.text.count(token) == len(places) else []
-        places = row.found[token]
-        return places[row.text.count(token, 0, start)] if places else None
+            written, places = list(_occurrences(row.text, token)), _places(row.ids, self.ids[token])
+            row.found[token] = dict(zip(written, places)) if len(written) == len(places) else {}
+        return row.found[token].get(start)
 
     def _of(self, window: str) -> Ids:
         if window not in self.known:
@@ -104,7 +124,15 @@ class Cuts:
         self.known.update(zip(windows, self.encode(windows), strict=True))
 
 
+def _occurrences(text: str, token: str) -> Iterator[int]:
+    """Where a token is in a text."""
+    at = text.find(token)
+    while at >= 0:
+        yield at
+        at = text.find(token, at + len(token))
+
+
 def _places(ids: Ids, number: int) -> list[int]:
     """Every index of a number."""
-    found: list[int] = np.flatnonzero(np.asarray(ids) == number).tolist()
+    found: list[int] = (np.asarray(ids) == number).nonzero()[0].tolist()
     return found

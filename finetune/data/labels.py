@@ -128,6 +128,7 @@ class Labeler:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, policy: Policy) -> None:
         self.tokenizer, self.policy = tokenizer, policy
+        self.bos = tokenizer.bos_token_id
         self.cuts = Cuts(tokenizer)
         own, texts = terminators(tokenizer), added_tokens(tokenizer)
         # The template's own first: a model may also stop at tokens that stand within a turn.
@@ -172,7 +173,7 @@ class Labeler:
         return 0
 
     def _labels(self, conversation: Conversation, row: Tokenized, turns: Sequence[Stopped]) -> Ids:
-        if begins_twice(row.ids, self.tokenizer.bos_token_id):
+        if begins_twice(row.ids, self.bos):
             raise UserError(f"the rendered conversation begins with {self.tokenizer.bos_token} twice")
         if self.policy.whole:
             return row.ids[:]

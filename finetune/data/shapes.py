@@ -8,8 +8,9 @@ Knows characters, and no way of finding turns.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -17,8 +18,8 @@ from transformers import PreTrainedTokenizerBase
 
 from finetune.config.task import RowError
 from finetune.data.conversations import Conversation
-from finetune.data.templates import lost, render
-from finetune.data.turns import Find, Rendered, Turn, check_said
+from finetune.data.templates import compiled, lost, render
+from finetune.data.turns import Find, Rendered, Span, Turn, check_said
 from finetune.errors import UserError
 
 WORD = re.compile(r"qz(\d+)zq")
@@ -29,11 +30,14 @@ MOST_SHAPES = 4096
 class Shape:
     """The text of a template around the texts of a conversation, and where in it the turns are.
 
-    `order[n]` is the text that follows piece n; a place is a piece and an offset in it.
+    A place is how many of the texts stand before it, and how many characters of the template's own.
     """
 
-    pieces: tuple[str, ...]
+    render: Callable[[Conversation], str]
+    frame: str
+    """The text with `%s` for each of the conversation's."""
     order: tuple[int, ...]
+    """Which text of the conversation each of them is."""
     turns: tuple[tuple[int, tuple[tuple[int, int], ...]], ...]
     """The message of each turn, and its places: the end of the prompt, then the start and end of each span."""
     lost: tuple[str, ...]
@@ -41,13 +45,12 @@ class Shape:
     def fitted(self, text: str, values: Sequence[str]) -> Rendered | None:
         """The turns of a row, if its text is this shape with its values put in."""
         between = [values[slot] for slot in self.order]
-        parts = [part for pair in zip(self.pieces, [*between, ""], strict=True) for part in pair]
-        if "".join(parts) != text:
+        if self.frame % tuple(between) != text:
             return None
-        starts = [0, *accumulate(map(len, parts))][::2]
+        before = list(accumulate(map(len, between), initial=0))
         turns = []
         for message, places in self.turns:
-            flat = [starts[piece] + offset for piece, offset in places]
+            flat = [before[count] + offset for count, offset in places]
             turns.append(Turn(message, tuple(zip(flat[1::2], flat[2::2], strict=True)), flat[0]))
         return Rendered(text, tuple(turns), self.lost)
 
@@ -57,6 +60,7 @@ class Shapes:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, find: Find) -> None:
         self.tokenizer, self.find = tokenizer, find
+        self.compiled = compiled(tokenizer)
         self.shapes: dict[Any, Shape | None] = {}
 
     def __call__(self, conversation: Conversation) -> Rendered:
@@ -66,42 +70,68 @@ class Shapes:
             RowError: the template refuses the conversation.
             UserError: the turns cannot be proved.
         """
-        shape = self._shape(conversation)
-        if shape:
-            text, values = render(self.tokenizer, conversation), _texts(conversation)
+        if shape := self._shape(conversation):
+            text, values = shape.render(conversation), _texts(conversation)
             # Many templates strip what is said.
-            for fit in (values, [value.strip() for value in values]):
-                if rendered := shape.fitted(text, fit):
-                    return rendered
+            fitted = shape.fitted(text, values) or shape.fitted(text, [value.strip() for value in values])
+            if fitted:
+                return fitted
         found = check_said(self.find(self.tokenizer, conversation), conversation)
         return replace(found, lost=tuple(lost(conversation, found.text)))
 
     def _shape(self, conversation: Conversation) -> Shape | None:
         key = _key(conversation)
-        if key is None:
-            return None
-        if key not in self.shapes:
-            if len(self.shapes) >= MOST_SHAPES:
-                self.shapes.clear()
-            try:
-                self.shapes[key] = _searched(self.find, self.tokenizer, _worded(conversation))
-            except (RowError, UserError):
-                self.shapes[key] = None
-        return self.shapes[key]
+        shape = self.shapes.get(key)
+        if shape or key is None or key in self.shapes:
+            return shape
+        if len(self.shapes) >= MOST_SHAPES:
+            self.shapes.clear()
+        try:
+            shape = self._searched(_worded(conversation))
+        except (RowError, UserError):
+            shape = None
+        self.shapes[key] = shape
+        return shape
+
+    def _searched(self, worded: Conversation) -> Shape | None:
+        """The shape of a conversation of words; None where a turn begins or ends within one."""
+        found = check_said(self.find(self.tokenizer, worded), worded)
+        # What upstream adds to messages depends on which fields they have, and so is the same for all of a shape.
+        is_same = self.compiled(worded) == found.text
+        renders = self.compiled if is_same else partial(render, self.tokenizer)
+        split, words = WORD.split(found.text), [word.span() for word in WORD.finditer(found.text)]
+        turns = []
+        for turn in found.turns:
+            positions = [turn.prompt, *(position for span in turn.spans for position in span)]
+            places = [_place(position, words) for position in positions]
+            if None in places:
+                return None
+            turns.append((turn.message, tuple(place for place in places if place)))
+        frame = "%s".join(piece.replace("%", "%%") for piece in split[::2])
+        return Shape(renders, frame, tuple(map(int, split[1::2])), tuple(turns), tuple(lost(worded, found.text)))
+
+
+def _place(position: int, words: Sequence[Span]) -> tuple[int, int] | None:
+    """The place of a character; None within a word."""
+    before = [end - start for start, end in words if end <= position]
+    if any(start < position < end for start, end in words):
+        return None
+    return len(before), position - sum(before)
 
 
 def _key(conversation: Conversation) -> Any:
     """What decides the shape: roles, fields, which are empty, and every value that is no text."""
-    kinds = []
+    kinds: list[Any] = []
     for message in conversation.messages:
-        if any(isinstance(value, list | dict) for value in message.values()):
-            return None
-        kinds.append((message["role"], *((field, _kind(field, value)) for field, value in message.items())))
+        kinds.append((message["role"], len(message)))
+        for field, value in message.items():
+            if isinstance(value, str):
+                kinds += (field, field == "role" or bool(value))
+            elif isinstance(value, list | dict):
+                return None
+            else:
+                kinds += (field, repr(value))
     return tuple(kinds), conversation.trained, str(conversation.tools)
-
-
-def _kind(field: str, value: Any) -> Any:
-    return bool(value) if isinstance(value, str) and field != "role" else repr(value)
 
 
 def _texts(conversation: Conversation) -> list[str]:
@@ -120,26 +150,3 @@ def _worded(conversation: Conversation) -> Conversation:
                 count += 1
         messages.append(worded)
     return replace(conversation, messages=messages)
-
-
-def _searched(find: Find, tokenizer: PreTrainedTokenizerBase, worded: Conversation) -> Shape | None:
-    """The shape of a conversation of words; None where a turn begins or ends within one."""
-    found = check_said(find(tokenizer, worded), worded)
-    split = WORD.split(found.text)
-    pieces, order = tuple(split[::2]), tuple(map(int, split[1::2]))
-    starts = [0, *(word.end() for word in WORD.finditer(found.text))]
-    turns = []
-    for turn in found.turns:
-        positions = [turn.prompt, *(position for span in turn.spans for position in span)]
-        places = [_place(position, starts, pieces) for position in positions]
-        if None in places:
-            return None
-        turns.append((turn.message, tuple(place for place in places if place)))
-    return Shape(pieces, order, tuple(turns), tuple(lost(worded, found.text)))
-
-
-def _place(position: int, starts: Sequence[int], pieces: Sequence[str]) -> tuple[int, int] | None:
-    for piece, start in enumerate(starts):
-        if start <= position <= start + len(pieces[piece]):
-            return piece, position - start
-    return None

@@ -259,6 +259,20 @@ def test_reasoning_is_trained_unless_it_is_left_out():
     assert trained(REASONED, tokenizer, left=("reasoning",)) == "hallo<|im_end|>so<|im_end|>"
 
 
+@pytest.mark.parametrize("field", ["reasoning_content", "thinking", "reasoning"])
+def test_reasoning_is_rendered_under_whichever_name_the_row_has_it(field):
+    """Upstream gives templates the names that they read; rows of a shape are no exception."""
+    tokenizer = chat_tokenizer(THINKING)
+    labeler = labels.Labeler(tokenizer, labels.Policy())
+    for said in ("one two", "three 100 %"):
+        chat = [*turns("hello"), {"role": "assistant", field: said, "content": "hallo %s"}]
+        (row,) = labeler([Conversation(chat, trained=(1,))])
+        assert trained_text(tokenizer, row.input_ids, row.labels) == f"<think>{said}</think>hallo %s<|im_end|>"
+    (shape,) = labeler.shapes.shapes.values()
+    assert shape
+    assert (shape.render == labeler.shapes.compiled) == (field == "reasoning_content")
+
+
 def test_reasoning_within_the_content_is_left_out():
     chat = turns("one", "<think>two three</think>four", "five", "six")
     assert trained(chat, chat_tokenizer(), left=("reasoning",)) == "four<|im_end|>six<|im_end|>"
