@@ -101,7 +101,8 @@ def _candidates(situation: Situation) -> Iterator[Candidate]:
     if not setup.checkpointing:
         yield Candidate(CHECKPOINTING, "trainer.activation_checkpointing=true", "same result, a step takes about 30 % "
                         "longer", 0.3, {"checkpointing": True})  # fmt: skip
-    if situation.bitsandbytes and setup.optim.startswith(("adamw_torch", "adamw_bnb", "adamw_8bit")):
+    pages = situation.bitsandbytes and setup.device != "cpu"
+    if pages and setup.optim.startswith(("adamw_torch", "adamw_bnb", "adamw_8bit")):
         yield Candidate(OPTIMIZER, "trainer.optim=paged_adamw_8bit", "8-bit states, within noise in arXiv 2110.02861; "
                         "a step takes about 5 % longer", 0.35, {"optim": "paged_adamw_8bit"})  # fmt: skip
     if setup.trainable == "fp32" and situation.adapter == "full" and setup.compute == "bf16":

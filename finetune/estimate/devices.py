@@ -5,9 +5,13 @@ card, which is less than the data sheet's: firmware and ECC take their part. TFL
 as much, with sparsity) and with fp32 sums.
 """
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 
@@ -15,6 +19,8 @@ from finetune.config.suggest import did_you_mean
 from finetune.errors import UserError
 
 GIB = 2**30
+OWN_GROUPS, GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+"""The control groups of this process and their settings, as man 7 cgroups has them: in containers, and in jobs."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,6 @@ class Device:
     bf16: bool = True
     """Whether it multiplies bf16 natively."""
     kind: str = "cuda"
-    free: int | None = None
-    """Bytes free now, of a device that is present."""
 
     @property
     def memory(self) -> int:
@@ -103,12 +107,34 @@ def present() -> Device | None:
         return None
     if kind.type != "cuda":
         return Device(kind.type, 0.0, 0.0, 0.0, "", bf16=False, kind=kind.type)
-    free, total = torch.cuda.mem_get_info()
+    _, total = torch.cuda.mem_get_info()
     title = torch.cuda.get_device_name()
     known = _by_title(title, total)
     bf16 = bool(torch.cuda.is_bf16_supported(including_emulation=False))
     speed = (known.tflops, known.gbps, known.source) if known else (0.0, 0.0, "")
-    return Device(title, total / GIB, *speed, bf16=bf16, free=free)
+    return Device(title, total / GIB, *speed, bf16=bf16)
+
+
+def host() -> int:
+    """Bytes of this machine's memory that a process may use: all, or what the control groups that it is in leave."""
+    return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_limits()])
+
+
+def _limits() -> Iterator[int]:
+    with suppress(OSError):
+        for line in OWN_GROUPS.read_text().splitlines():
+            _, kinds, path = line.split(":", 2)
+            if kinds in ("", "memory"):
+                yield from _limits_above(GROUPS / kinds, path, "memory.limit_in_bytes" if kinds else "memory.max")
+
+
+def _limits_above(root: Path, path: str, setting: str) -> Iterator[int]:
+    """Those of a group and of every one that it lies in; in a container its path may be one of the host's."""
+    for group in (root / path.lstrip("/"), *(root / path.lstrip("/")).parents):
+        with suppress(OSError, ValueError):  # the last group has no limit, and "max" is none
+            yield int((group / setting).read_text())
+        if group == root:
+            return
 
 
 def _by_title(title: str, total: int) -> Device | None:

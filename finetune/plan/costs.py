@@ -8,18 +8,20 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from finetune.config.cache import digest, kept
+from finetune.config.launch import LaunchConfig
 from finetune.config.schema import Config
 from finetune.data.prepare import Prepared
 from finetune.estimate import devices, disk, duration
 from finetune.estimate.devices import Device
 from finetune.estimate.setup import Loss, Setup, Shapes
 from finetune.models.precision import Precision
-from finetune.plan import parallel
+from finetune.plan import environment, parallel
 from finetune.plan.batches import Batches
 from finetune.plan.skeletons import Skeletons
 
 # Raised when what is counted, or how, changes.
 VERSION = 5
+PROCESSOR, NODE = "this processor", "a node of the job"
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Costs:
 
     device: str
     available: int | None
-    """Bytes of the device; None where none is asked for and none is present."""
+    """Bytes of the device, or a process's share of the machine's memory; None where neither is known."""
     moments: dict[str, dict[str, int]]
     """Moment of a step to the bytes of each part that is alive in it."""
     reserve: int
@@ -73,7 +75,7 @@ def costs(run: Run) -> Costs:
     """
     device = _device(run.config)
     setup = setup_of(run, device)
-    available = device.memory if device and device.gib else None
+    available = _available(run.config.launch, device)
     task = asdict(run.config.task)
     inputs = [VERSION, run.prepared.architecture, run.config.task.model_class, task, run.config.adapter,
               asdict(setup), run.batches.global_batch, run.config.model.attn_implementation, available]  # fmt: skip
@@ -84,7 +86,7 @@ def costs(run: Run) -> Costs:
     shape = duration.shape(inputs=inputs[:-1], device=device.name if device else "cpu")
     time = duration.duration(_work(run, setup, counted), run.batches.ranks, device, shape, run.config.plan.throughput)
     return Costs(
-        device=device.name if device else "this processor",
+        device=device.name if device else NODE if run.config.launch.is_job else PROCESSOR,
         available=available,
         moments=counted["moments"],
         reserve=counted["reserve"],
@@ -103,6 +105,14 @@ def _device(config: Config) -> Device | None:
     if not config.launch.is_job:
         return devices.present()
     return Device("the GPUs of the job", 0.0, 0.0, 0.0, "") if config.launch.gpus else None
+
+
+def _available(launch: LaunchConfig, device: Device | None) -> int | None:
+    """Bytes that a process may use: of its device, or its share of the machine's where it trains on a processor."""
+    if device:
+        return device.memory if device.gib else None
+    whole = int((launch.mebibytes or 0) * 2**20) if launch.is_job else devices.host()
+    return whole * launch.nodes // environment.ranks(launch) or None
 
 
 def setup_of(run: Run, device: Device | None) -> Setup:

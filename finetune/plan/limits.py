@@ -12,9 +12,10 @@ from finetune.errors import UserError
 from finetune.plan.batches import Batches
 from finetune.plan.catalogue import Check, looked_at
 from finetune.plan.checks import WAIVABLE
-from finetune.plan.costs import Costs
+from finetune.plan.costs import NODE, PROCESSOR, Costs
 
 GIB = 2**30
+ANOTHER = "plan.device=h200 plans for an accelerator"
 NOTHING_FITS = "No change of batch, optimizer or adapter makes it fit: a smaller model, or a larger device"
 
 
@@ -127,15 +128,18 @@ def _memory(found: Found) -> str:
     costs = found.costs
     needed = f"{costs.needed / GIB:.1f} GiB needed"
     if costs.available is None:
-        return f"{needed}; no accelerator is known (plan.device=h200 names one)"
-    has = f"{costs.device} has {costs.available / GIB:.1f}"
+        return f"{needed}; {ANOTHER}"
+    each = " for each process" if costs.device in (NODE, PROCESSOR) else ""
+    has = f"{costs.device} has {costs.available / GIB:.1f}{each}"
     if costs.needed <= costs.available:
         return f"{needed}, {has}"
     ways = "".join(
         f"\n    {' '.join(change['overrides'])}  ({change['needed'] / GIB:.1f} GiB; {change['cost']})"
         for change in costs.changes
     )
-    raise UserError(f"{needed} at the {costs.peak_moment}, {has}. " + (f"What fits:{ways}" if ways else NOTHING_FITS))
+    fits = f"What fits:{ways}" if ways else NOTHING_FITS
+    hint = f" ({ANOTHER})" if costs.device == PROCESSOR else ""
+    raise UserError(f"{needed} at the {costs.peak_moment}, {has}{hint}. {fits}")
 
 
 def _disk(found: Found) -> str:

@@ -37,3 +37,24 @@ def test_a_card_that_is_not_in_the_table_has_no_speed(title):
 def test_every_row_has_a_source_and_a_name_of_its_own():
     assert len(set(devices.names())) == len(devices.DEVICES)
     assert all(device.source.startswith("https://") for device in devices.DEVICES)
+
+
+@pytest.mark.parametrize(
+    ("groups", "limits"),
+    [
+        ("0::/job/step\n", {"job/step/memory.max": "max\n", "job/memory.max": "4096\n"}),
+        ("2:cpu:/job\n1:memory:/job\n", {"memory/job/memory.limit_in_bytes": "4096\n", "cpu/job/memory.max": "1\n"}),
+        ("1:memory:/of/the/host\n", {"memory/memory.limit_in_bytes": "4096\n"}),
+    ],
+    ids=["above", "version 1", "a container"],
+)
+def test_a_process_has_no_more_memory_than_its_control_groups_leave_it(groups, limits, tmp_path, monkeypatch):
+    monkeypatch.setattr(devices, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(devices, "GROUPS", tmp_path / "groups")
+    whole = devices.host()
+    assert whole > 2**28
+    (tmp_path / "own").write_text(groups)
+    for name, limit in limits.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(limit)
+    assert devices.host() == 4096

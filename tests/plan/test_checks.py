@@ -8,6 +8,7 @@ from tiny_runs import chat, classify, config, own_caches
 from finetune.errors import MachineError, UserError
 from finetune.plan import checks
 from finetune.plan.catalogue import Check, PlanError, looked_at, refuse_failed
+from finetune.plan.plan import Plan
 from finetune.plan.planned import planned
 
 
@@ -162,6 +163,35 @@ class TestCatalogue:
             made, _ = planned(config(classify(*best, "trainer.metric_for_best_model=acuracy")))
         with pytest.raises(PlanError, match=r"acuracy is not measured\. Did you mean accuracy\?"):
             refuse_failed(made.checks)
+
+
+class TestMemoryOfAProcessor:
+    def made(self, *more: str) -> Plan:
+        with own_caches():
+            return planned(config(classify(*more)))[0]
+
+    def found(self, *more: str) -> Check:
+        return next(check for check in self.made(*more).checks if check.name == "memory")
+
+    def test_what_the_machine_has_not_is_refused_with_what_would_fit(self, monkeypatch):
+        rows = ("trainer.per_device_train_batch_size=64", "global_batch_size=64")
+        needed = self.made(*rows).costs.needed
+        monkeypatch.setattr("finetune.estimate.devices.host", lambda: needed - 1)
+        found = self.found(*rows)
+        assert found.status == "failed"
+        assert "this processor has 1.0 for each process (plan.device=h200 plans for an accelerator)" in found.detail
+        assert "trainer.per_device_train_batch_size=32 global_batch_size=64" in found.detail
+        assert "paged_adamw_8bit" not in found.detail
+
+    def test_processes_share_it(self, monkeypatch):
+        monkeypatch.setattr("finetune.estimate.devices.host", lambda: 8 * 2**30)
+        assert "this processor has 8.0 for" in self.found().detail
+        assert "this processor has 4.0 for" in self.found("launch=torchrun", "launch.nproc_per_node=2").detail
+
+    def test_a_job_has_what_it_asks_for(self):
+        job = ("launch=slurm", "launch.nodes=2", "launch.nproc_per_node=2")
+        assert "a node of the job has 3.0 for" in self.found(*job, "launch.mem=6G").detail
+        assert self.found(*job).detail.endswith("plan.device=h200 plans for an accelerator")
 
 
 def test_processes_are_told():
