@@ -3,14 +3,16 @@
 A place is proved when the text before it, tokenized alone, gives the first tokens of the whole. Text is cut at added
 tokens (`<|im_start|>`) before anything else happens to it, so what stands before such a token changes nothing after
 it: it is enough to tokenize from the last added token on. `<|im_start|>assistant\\n` is the same text in every turn
-of every row and is tokenized once. Where added tokens of the text and of the ids do not match one to one, the whole
-text before the place is tokenized, which is the proof as it is defined.
+of every row and is tokenized once. Tokens that overlap others (`\\n\\n` and `\\n\\n\\n`) prove nothing, and where
+added tokens of the text and of the ids do not match one to one, the whole text before the place is tokenized, which is
+the proof as it is defined.
 
 Knows no roles and no templates.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -52,8 +54,8 @@ class Cuts:
         self.ids_of = fast_tokens.encode(tokenizer)
         single = {number for number, token in tokenizer.added_tokens_decoder.items() if token.single_word}
         self.ids = {text: number for number, text in added_tokens(tokenizer).items() if number not in single}
-        longest_first = sorted(self.ids, key=len, reverse=True)
-        self.pattern = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        anchors = _apart(set(added_tokens(tokenizer).values())) & self.ids.keys()
+        self.pattern = re.compile("|".join(map(re.escape, anchors)) or "(?!)")
         self.known: dict[str, Ids] = {}
         self.seen: dict[str, str] = {}
         """What stands from an added token up to a place, and the token."""
@@ -122,6 +124,20 @@ class Cuts:
 
     def _remember(self, windows: Sequence[str]) -> None:
         self.known.update(zip(windows, self.encode(windows), strict=True))
+
+
+def _apart(tokens: Collection[str]) -> set[str]:
+    """The tokens that no other reaches into, holds or goes on from: wherever their text is, they are."""
+    ends = {token[at:] for token in tokens for at in range(1, len(token))}
+    longer = sorted(ends.union(tokens))
+
+    def is_apart(token: str) -> bool:
+        if any(token[:count] in ends for count in range(1, len(token) + 1)):
+            return False
+        after = bisect_right(longer, token)
+        return after == len(longer) or not longer[after].startswith(token)
+
+    return {token for token in tokens if is_apart(token)}
 
 
 def _occurrences(text: str, token: str) -> Iterator[int]:

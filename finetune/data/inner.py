@@ -4,7 +4,7 @@ A part is what is there with a field of the message and not without it. Reasonin
 what `<think>` and `</think>` enclose. Knows no tokens.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from transformers import PreTrainedTokenizerBase
@@ -23,8 +23,8 @@ OPEN, CLOSE = "<think>", "</think>"
 
 def left_out(
     tokenizer: PreTrainedTokenizerBase, conversation: Conversation, text: str, turn: Turn, left: Iterable[str]
-) -> Iterator[Span]:
-    """The spans of a turn that are not trained.
+) -> Iterator[Sequence[Span]]:
+    """The parts of a turn that are not trained, each as the spans that it may be, the likeliest first.
 
     Args:
         text: the rendered conversation.
@@ -35,12 +35,13 @@ def left_out(
     for what in left:
         thought = _enclosed(text, turn) if what == "reasoning" else None
         if thought:
-            yield thought
+            yield [thought]
         fields = [field for field in FIELDS[what] if message.get(field)]
         if not fields or (thought and all(_is_in(message[field], text[slice(*thought)]) for field in fields)):
             continue
-        if span := _difference(tokenizer, conversation, text, turn, fields):
-            yield span
+        if spans := _difference(tokenizer, conversation, text, turn, fields):
+            # Reasoning is right behind the prompt, and tool calls are right before the end.
+            yield spans if what == "reasoning" else spans[::-1]
 
 
 def _enclosed(text: str, turn: Turn) -> Span | None:
@@ -59,21 +60,28 @@ def _is_in(part: object, text: str) -> bool:
 
 def _difference(
     tokenizer: PreTrainedTokenizerBase, conversation: Conversation, text: str, turn: Turn, fields: list[str]
-) -> Span | None:
-    """What is there with the fields and not without them; None where the template leaves them out."""
+) -> list[Span]:
+    """What is there with the fields and not without them, from the first place that it may have to the last.
+
+    There are several where what follows begins as the part does: `(a)` before `(b)` may be `a)(` as well. None where
+    the template leaves the fields out.
+    """
     messages = list(conversation.messages)
     messages[turn.message] = _without(messages[turn.message], fields)
     other = render(tokenizer, replace(conversation, messages=messages))
+    length = len(text) - len(other)
     if other == text:
-        return None
-    start = shared(text, other)
-    end = start + len(text) - len(other)
-    if end <= start or text[end:] != other[start:] or start < turn.start or end > turn.end:
+        return []
+    last = min(shared(text, other), turn.end - length)
+    if length <= 0 or last < turn.start or text[last + length :] != other[last:]:
         raise UserError(
             f"the template does not write {', '.join(fields)} of a turn as one piece, so what is not to be trained "
             "cannot be proved. Train it, or leave it out of the rows"
         )
-    return start, end
+    first = last
+    while first > turn.start and text[first - 1] == text[first - 1 + length]:
+        first -= 1
+    return [(start, start + length) for start in range(first, last + 1)]
 
 
 def _without(message: Message, fields: list[str]) -> Message:

@@ -19,7 +19,7 @@ from finetune.data.cuts import Cuts, Tokenized
 from finetune.data.inner import left_out
 from finetune.data.shapes import Shapes
 from finetune.data.templates import added_tokens, begins_twice, has_markers, terminators
-from finetune.data.turns import Find, Turn, by_boundaries, by_markers, by_prefixes
+from finetune.data.turns import Find, Span, Turn, by_boundaries, by_markers, by_prefixes
 from finetune.errors import UserError
 from finetune.models.fast_tokens import IDS, Ids
 
@@ -209,12 +209,20 @@ class Labeler:
         return proved
 
     def _left_out(self, conversation: Conversation, row: Tokenized, turn: Turn) -> list[tuple[int, int]]:
-        """The tokens of the parts of a turn that are not trained: all that hold a character of one."""
+        """The tokens of the parts of a turn that are not trained."""
         if not self.policy.left:
             return []
         parts = left_out(self.tokenizer, conversation, row.text, turn, self.policy.left)
-        first, last = turn.spans[0][0], turn.end
-        return [(self._outward(row, start, -1, first), self._outward(row, end, 1, last)) for start, end in parts]
+        return [self._part(row, turn, spans) for spans in parts]
+
+    def _part(self, row: Tokenized, turn: Turn, spans: Sequence[Span]) -> tuple[int, int]:
+        """The tokens of the first span that begins and ends between tokens; else all that hold a character of one."""
+        for start, end in spans:
+            first, last = self.cuts.at(row, start), self.cuts.at(row, end)
+            if first is not None and last is not None:
+                return first, last
+        start, end = min(spans)
+        return self._outward(row, start, -1, turn.spans[0][0]), self._outward(row, end, 1, turn.end)
 
     def _outward(self, row: Tokenized, position: int, step: int, limit: int) -> int:
         """The nearest place between two tokens, away from the part."""

@@ -2,7 +2,7 @@
 
 A conversation of plain texts is searched with a word of ours in place of each text. A row of that shape is then proved
 by one comparison: its text is the template's own text with the row's texts put in, character by character. Where it is
-not, as with a template that looks into the texts, the row itself is searched.
+not, and where a text holds what the template looks for in texts (`asked`), the row itself is searched.
 
 Knows characters, and no way of finding turns.
 """
@@ -17,8 +17,10 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from finetune.config.task import RowError
+from finetune.data.asked import asked
 from finetune.data.conversations import Conversation
-from finetune.data.templates import compiled, lost, render
+from finetune.data.inner import FIELDS
+from finetune.data.templates import compiled, invited_with, lost, render, syntax
 from finetune.data.turns import Find, Rendered, Span, Turn, check_said
 from finetune.errors import UserError
 
@@ -61,6 +63,7 @@ class Shapes:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, find: Find) -> None:
         self.tokenizer, self.find = tokenizer, find
         self.compiled = compiled(tokenizer)
+        self.asked = asked(syntax(tokenizer), filter(None, [invited_with(tokenizer)]))
         self.shapes: dict[Any, Shape | None] = {}
 
     def __call__(self, conversation: Conversation) -> Rendered:
@@ -70,8 +73,9 @@ class Shapes:
             RowError: the template refuses the conversation.
             UserError: the turns cannot be proved.
         """
-        if shape := self._shape(conversation):
-            text, values = shape.render(conversation), _texts(conversation)
+        values = _texts(conversation)
+        if not self.asked(values) and (shape := self._shape(conversation)):
+            text = shape.render(conversation)
             # Many templates strip what is said.
             fitted = shape.fitted(text, values) or shape.fitted(text, [value.strip() for value in values])
             if fitted:
@@ -96,8 +100,8 @@ class Shapes:
     def _searched(self, worded: Conversation) -> Shape | None:
         """The shape of a conversation of words; None where a turn begins or ends within one."""
         found = check_said(self.find(self.tokenizer, worded), worded)
-        # What upstream adds to messages depends on which fields they have, and so is the same for all of a shape.
-        is_same = self.compiled(worded) == found.text
+        has_reasoning = any(not message.keys().isdisjoint(FIELDS["reasoning"]) for message in worded.messages)
+        is_same = not has_reasoning and self.compiled(worded) == found.text
         renders = self.compiled if is_same else partial(render, self.tokenizer)
         split, words = WORD.split(found.text), [word.span() for word in WORD.finditer(found.text)]
         turns = []

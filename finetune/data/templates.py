@@ -10,7 +10,7 @@ from functools import partial, wraps
 from itertools import takewhile
 from typing import Any, ParamSpec, TypeVar, cast
 
-from jinja2 import TemplateError
+from jinja2 import Environment, TemplateError, nodes
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import chat_template_utils
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -20,6 +20,7 @@ from finetune.data.conversations import Conversation, Message
 from finetune.errors import UserError
 
 MARKER = re.compile(r"\{%-?\s*generation\s*-?%\}")
+MARKERS = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")
 # Words that no template writes and that none of the libraries' filters changes.
 QUESTION, ANSWER = "qzaskedzq", "qzsaidzq"
 REFUSALS = (TemplateError, TypeError, ValueError, KeyError, AttributeError, IndexError)
@@ -57,7 +58,7 @@ def render(tokenizer: PreTrainedTokenizerBase, conversation: Conversation, promp
 def compiled(tokenizer: PreTrainedTokenizerBase) -> Callable[[Conversation], str]:
     """`render` without what upstream looks up, copies and completes for each conversation: half of its time.
 
-    The same text where upstream adds no field to the messages; to be held against `render` for each kind of them.
+    The same text where upstream adds no field to the messages, as it does where they have reasoning.
     """
     compile_template = getattr(chat_template_utils, "_compile_jinja_template", None)
     if compile_template is None:  # it is upstream's own, and may go
@@ -100,6 +101,21 @@ def template(tokenizer: PreTrainedTokenizerBase) -> str:
     if not tokenizer.chat_template:
         raise UserError("the tokenizer has no chat template; write tokenizer.chat_template=FILE.jinja")
     return tokenizer.get_chat_template()
+
+
+def syntax(tokenizer: PreTrainedTokenizerBase) -> nodes.Template:
+    """The template as Jinja reads it, without its markers, which are upstream's own."""
+    return Environment(extensions=["jinja2.ext.loopcontrols"]).parse(MARKERS.sub("", template(tokenizer)))
+
+
+def invited_with(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What invites the assistant to speak and is not what an answer begins with: empty for most templates."""
+    try:
+        text, before = render(tokenizer, Conversation(_CHAT)), render(tokenizer, Conversation(_CHAT[:1]), prompt=True)
+    except RowError:
+        return ""
+    rest = before[shared(text, before) :]
+    return rest.strip() or rest
 
 
 def has_markers(tokenizer: PreTrainedTokenizerBase) -> bool:

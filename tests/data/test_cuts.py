@@ -75,8 +75,11 @@ ADDED = {
     "found after normalizing": {"normalized": True, "special": False},
 }
 
+TOKENS = ("<|a|>", "<|b|>", "<sep>", "[INST]", "\n\n")
+OVERLAPPING = ("<|a", "<|a|>", "|>x", "x\n", "\n\n", "\n\n\n", "hello", "loh")
 
-def tokenizer(kind, added):
+
+def tokenizer(kind, added, tokens=TOKENS):
     words = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=False))
     kind(words)
     trainer = trainers.BpeTrainer(
@@ -85,13 +88,13 @@ def tokenizer(kind, added):
     )  # fmt: skip
     words.train_from_iterator(CORPUS, trainer)
     options = {"special": True, "normalized": False, **added}
-    words.add_tokens([AddedToken(text, **options) for text in ("<|a|>", "<|b|>", "<sep>", "[INST]", "\n\n")])
+    words.add_tokens([AddedToken(text, **options) for text in tokens])
     return PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", pad_token="<unk>")
 
 
-def texts(count):
+def texts(count, bits=BITS):
     numbers = random.Random(23)
-    return ["".join(numbers.choices(BITS, k=numbers.randrange(1, 14))) for _ in range(count)]
+    return ["".join(numbers.choices(bits, k=numbers.randrange(1, 14))) for _ in range(count)]
 
 
 @pytest.mark.parametrize("added", ADDED.values(), ids=ADDED)
@@ -102,9 +105,29 @@ def test_every_place_of_a_text_is_proved_as_by_its_whole_prefix(kind, added):
     for text in texts(60):
         (ids,) = cuts.encode([text])
         assert list(ids) == words(text, add_special_tokens=False)["input_ids"]
-        row = Tokenized(text, ids)
-        for end, prefix in enumerate(cuts.encode([text[:end] for end in range(len(text) + 1)])):
-            assert cuts.at(row, end) == (len(prefix) if ids[: len(prefix)] == prefix else None), (text, end)
+        check_every_place(cuts, text)
+
+
+@pytest.mark.parametrize("added", ["plain", "found after normalizing"])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_tokens_that_overlap_prove_no_more_than_the_whole_prefix(kind, added):
+    cuts = Cuts(tokenizer(kind, ADDED[added], OVERLAPPING))
+    for text in texts(150, (*OVERLAPPING, "a", "x", " ", "\n", "<|", "|>", "hel", "lo", "assistant\n")):
+        check_every_place(cuts, text)
+
+
+def test_what_a_token_reaches_into_is_not_taken_for_the_token_that_was_seen_there_before():
+    """`x\\n` ends within what would be `\\n\\n`."""
+    cuts = Cuts(tokenizer(byte_level_with_a_space_before, {}, ("x\n", "\n\n", "\n\n\n")))
+    check_every_place(cuts, "a\n\n")
+    check_every_place(cuts, "x\n\n\nloha")
+
+
+def check_every_place(cuts, text):
+    (ids,) = cuts.encode([text])
+    row = Tokenized(text, ids)
+    for end, prefix in enumerate(cuts.encode([text[:end] for end in range(len(text) + 1)])):
+        assert cuts.at(row, end) == (len(prefix) if ids[: len(prefix)] == prefix else None), (text, end)
 
 
 def test_what_is_short_is_remembered_and_what_is_long_is_not():

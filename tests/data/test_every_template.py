@@ -180,3 +180,22 @@ def test_a_proof_from_the_last_added_token_on_is_the_proof_of_the_whole_prefix(n
         row = Tokenized(whole, ids)
         for end, prefix in enumerate(prefixes):
             assert cuts.at(row, end) == (len(prefix) if ids[: len(prefix)] == prefix else None), whole[:end]
+
+
+CALLS = (
+    "qwen2_5", "qwen3_instruct_2507", "qwen3_training", "qwen3_vl", "qwen3_5_nothink_training", "gemma4_v2", "lfm2_v2",
+    "lfm2_2_5", "deepseekv3_training",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("content", ["", "said"])
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_that_is_not_trained_leaves_the_end_of_its_turn_trained(name, content):
+    """`<tool_call>` and the end begin alike, so where a call ends is not seen from its first characters."""
+    tokenizer = tokenizer_for(TRL[name])
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    chat = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": content, "tool_calls": [call]}]
+    (text,) = trained(tokenizer, [chat], left=("tool_calls",))
+    assert text.endswith(ends_of(tokenizer)[1])
+    assert content in text
+    assert "add" not in text

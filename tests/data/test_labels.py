@@ -270,7 +270,11 @@ def test_reasoning_is_rendered_under_whichever_name_the_row_has_it(field):
         assert trained_text(tokenizer, row.input_ids, row.labels) == f"<think>{said}</think>hallo %s<|im_end|>"
     (shape,) = labeler.shapes.shapes.values()
     assert shape
-    assert (shape.render == labeler.shapes.compiled) == (field == "reasoning_content")
+
+
+def test_reasoning_that_begins_as_the_answer_does_is_left_out_alone():
+    chat = [*turns("one"), {"role": "assistant", "thinking": "two three", "content": "(four) five"}]
+    assert trained(chat, chat_tokenizer(TALKING), left=("reasoning",)) == "(four) five<|im_end|>"
 
 
 def test_reasoning_within_the_content_is_left_out():

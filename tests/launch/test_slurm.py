@@ -62,11 +62,22 @@ def waited(folder: RunFolder, is_so) -> None:
         if is_so():
             return
         time.sleep(0.1)
-    raise AssertionError((folder.path / f"job-{jobs.of(folder).number}.log").read_text())
+    number = jobs.of(folder).number
+    shown = subprocess.run(["scontrol", "show", "job", number], capture_output=True, text=True)
+    raise AssertionError((folder.path / f"job-{number}.log").read_text() + shown.stdout + shown.stderr)
+
+
+def start_again(folder: RunFolder) -> None:
+    """Begin a job that is queued again. SLURM itself waits two minutes, until nothing of the first start is left."""
+    number = jobs.of(folder).number
+    waited(folder, lambda: not has_script(number))
+    control("update", f"JobId={number}", "StartTime=now")
 
 
 def has_script(number: str) -> bool:
-    """Whether a script of the job runs."""
+    """Whether a script of the job runs: its end would be taken for that of the next one."""
+    shown = subprocess.run(["scontrol", "show", "job", number], check=True, capture_output=True, text=True).stdout
+    number = shown.split()[0].removeprefix("JobId=")  # a task of an array has a number of its own here
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # gone by now
             if f"slurmstepd: [{number}.batch]".encode() in file.read_bytes():
@@ -113,9 +124,7 @@ def test_a_job_that_is_asked_to_stop_is_queued_again_and_ends_with_the_same_weig
     assert 0 < max(steps(folder)) < STEPS
     with pytest.raises(UserError, match=rf"is job {number}, which is PENDING"):
         queued(tmp_path / "run", "seeds.data=7", *TWO_NODES)
-    # SLURM itself waits two minutes: the end of the first script would be taken for that of the second.
-    waited(folder, lambda: not has_script(number))
-    control("update", f"JobId={number}", "StartTime=now")
+    start_again(folder)
     said = followed(folder)
     assert f"job {number}, start 2: 2 ranks on 2 nodes" in said
     assert "going on from" in said
@@ -337,7 +346,7 @@ def test_a_task_that_is_asked_to_stop_is_queued_again_alone(slurm, tmp_path):
                                                                       again: "PENDING"})  # fmt: skip
     assert queue.code(fails) == 3
     assert queue.state(again.partition("_")[0]) == "PENDING"
-    control("update", f"JobId={again}", "StartTime=now")
+    start_again(folders[2])
     waited(folders[2], lambda: queue.state(again) == "COMPLETED")
     assert [len((folder / "starts").read_text().split()) for folder in folders] == [1, 1, 2]
 
