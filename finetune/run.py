@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from uuid import uuid4
@@ -11,7 +12,9 @@ from uuid import uuid4
 from finetune.artifacts import publish, verify
 from finetune.config.schema import Config
 from finetune.config.task import RowError
+from finetune.data import rendering
 from finetune.data.prepare import Prepared
+from finetune.data.templates import template
 from finetune.errors import Stopped, UserError
 from finetune.evaluation import generation
 from finetune.evaluation.generation import Question
@@ -198,7 +201,7 @@ def questions(made: Plan, prepared: Prepared) -> list[Question]:
     wanted = made.config.answer_rows
     if wanted == 0:
         return []
-    found = list(islice(generation.asked(made.config.task, prepared.raw["validation"], made.facts), wanted))
+    found = list(islice(generation.asked(made.config.task, prepared.kept("validation")), wanted))
     if not found:
         raise UserError("no validation row asks anything that could be answered: write evaluation.generation.rows=0")
     return found
@@ -206,10 +209,13 @@ def questions(made: Plan, prepared: Prepared) -> list[Question]:
 
 def _rendered(made: Plan, prepared: Prepared) -> Iterator[dict]:
     """The first rows as they are rendered for training, which the saved tokenizer must render alike."""
-    for row in islice(prepared.raw["validation"], RENDERED_ROWS):
+    now = datetime.now()
+    if rendering.renders(made.config.task) and rendering.day(prepared.tokenizer):
+        rendering.at(now, template(prepared.tokenizer))
+    for row, facts in islice(prepared.kept("validation"), RENDERED_ROWS):
         with suppress(RowError):
-            if rendered := made.config.task.rendered(row, made.facts, prepared.tokenizer):
-                yield rendered
+            if rendered := made.config.task.rendered(row, facts, prepared.tokenizer):
+                yield rendered | {"at": now.isoformat()}
 
 
 def finish(folder: RunFolder, made: Plan) -> None:

@@ -1,5 +1,6 @@
 """Score a finished run again, on any of its prepared splits."""
 
+from dataclasses import replace
 from itertools import islice
 
 from finetune.artifacts.predict import check_finished
@@ -40,5 +41,7 @@ def _questions(plan: Plan, folder: RunFolder, split: str) -> list[Question]:
     """Those of the run, or as many of another split."""
     if split == "validation" or plan.config.answer_rows == 0:
         return answering.questions_of(folder)
-    asked = generation.asked(plan.config.task, prepare(plan.config).raw[split], plan.facts)
+    # This machine need not have as many accelerators as the run had.
+    config = replace(plan.config, global_batch_size=plan.batches.global_batch)
+    asked = generation.asked(config.task, prepare(config).kept(split))
     return list(islice(asked, plan.config.answer_rows))

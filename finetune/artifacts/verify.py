@@ -9,6 +9,7 @@ import gc
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerBase
 
 from finetune.artifacts.save import load, load_tokenizer
+from finetune.data import rendering
 from finetune.data.rows import Rows
 from finetune.data.store import processing_hash
+from finetune.data.templates import template
 from finetune.errors import FinetuneError
 from finetune.models import adapter, modules
 from finetune.models.precision import autocast
@@ -150,6 +153,8 @@ def _same_rendering(tokenizer: PreTrainedTokenizerBase, folder: RunFolder) -> li
     rows = folder.read("rendered.json") or []
     if not rows:
         return []
+    if rendering.day(tokenizer):  # a template that writes the date would write that of today
+        rendering.at(datetime.fromisoformat(rows[0]["at"]), template(tokenizer))
     texts = [str(tokenizer.apply_chat_template(row["messages"], tools=row["tools"], tokenize=False)) for row in rows]
     differ = [
         at for at, (row, text) in enumerate(zip(rows, texts, strict=True)) if row["text"].encode() != text.encode()

@@ -19,7 +19,7 @@ class SourceConfig:
     label: Text | None = None
     """What the source is called in reports and metrics; None takes the last part of its path."""
     name: str | None = None
-    """The Hub data set's configuration."""
+    """The configuration: of a Hub data set, or of a folder whose README.md declares some."""
     revision: str | None = None
     data_files: str | list[str] | dict[str, str | list[str]] | None = None
     format: Literal["auto", "csv", "json", "parquet", "arrow", "text"] | None = None
@@ -65,7 +65,7 @@ class DatasetConfig:
     """Several sources instead of one `path`."""
     mixture: MixtureConfig = field(default_factory=MixtureConfig)
     name: str | None = None
-    """The Hub data set's configuration."""
+    """The configuration: of a Hub data set, or of a folder whose README.md declares some."""
     revision: str | None = None
     data_files: str | list[str] | dict[str, str | list[str]] | None = None
     format: Literal["auto", "csv", "json", "parquet", "arrow", "text"] = "auto"

@@ -33,6 +33,11 @@ class Account:
     files: dict[str, str] = field(default_factory=dict)
     """Of dropped rows whose file is at fault, the name of the file, by the number of the row."""
 
+    @property
+    def kept(self) -> int:
+        """How many rows are left so far."""
+        return self.read - sum(map(len, self.dropped.values()))
+
     def drop(self, reason: str, index: int, file: str = "") -> None:
         """Leave row `index` out."""
         self.dropped.setdefault(reason, []).append(index)

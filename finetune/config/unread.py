@@ -114,6 +114,12 @@ def _is_here(path: str) -> bool:
     return "://" in path or Path(path).expanduser().exists()
 
 
+def _is_configured(read: Read) -> bool:
+    """Whether the data lies in a folder that can declare configurations."""
+    readme = Path(str(read("dataset.path"))).expanduser() / "README.md"
+    return not read("dataset.data_files") and readme.is_file()
+
+
 def _weighed(read: Read) -> bool:
     """Whether shares of sources are computed; a mixture of one source has a reason of its own."""
     sources = read("dataset.sources") or []
@@ -136,8 +142,10 @@ WITHOUT_ADAM = ("sgd", "adagrad", "rmsprop", "rmsprop_bnb", "rmsprop_bnb_8bit", 
                 "lomo", "adalomo")  # fmt: skip
 
 RULES = (
-    Rule(("dataset.name", "dataset.revision"), lambda read: _is_here(str(read("dataset.path"))),
+    Rule(("dataset.revision",), lambda read: _is_here(str(read("dataset.path"))),
          "dataset.path={} is a file or folder of this machine", "dataset.path"),
+    Rule(("dataset.name",), lambda read: _is_here(str(read("dataset.path"))) and not _is_configured(read),
+         "dataset.path={} is read without a README.md that declares configurations", "dataset.path"),
     Rule(("dataset.validation_size", "dataset.stratify"), _is_not("dataset.validation_split", None),
          "no validation split is cut where dataset.validation_split={}", "dataset.validation_split"),
     Rule(("dataset.mixture",), _is("dataset.sources", None, []), "there is one source; write dataset.sources",

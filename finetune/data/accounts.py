@@ -18,9 +18,14 @@ def reported(account: Account, numbers: Array) -> Report:
 
     Args:
         numbers: of the kept rows in their source, as often as something is left of each.
+    Raises:
+        RuntimeError: rows are neither kept nor dropped, which is a fault of ours.
     """
+    kept = len(np.unique(numbers))
+    if lost := account.kept - kept:
+        raise RuntimeError(f"of {account.read} rows, {lost} are neither kept nor dropped")
     dropped = {reason: _first(account, sorted(at)) for reason, at in account.dropped.items()}
-    return {"read": account.read, "kept": len(np.unique(numbers)), "dropped": dropped, "notes": account.notes}
+    return {"read": account.read, "kept": kept, "dropped": dropped, "notes": account.notes}
 
 
 def _first(account: Account, at: list[int]) -> Report:

@@ -12,7 +12,19 @@ from transformers import PreTrainedTokenizerBase
 from finetune.config.installed import code_of
 from finetune.config.schema import Config
 from finetune.config.task import Account, Encoder, Facts
-from finetune.data import accounts, audit, duplicates, encoding, index, lengths, mixture, packing, splits, store
+from finetune.data import (
+    accounts,
+    audit,
+    duplicates,
+    index,
+    lengths,
+    mixture,
+    numbering,
+    packing,
+    rendering,
+    splits,
+    store,
+)
 from finetune.data.accounts import Report
 from finetune.data.lengths import UNLIMITED, Limit
 from finetune.data.rows import Rows
@@ -24,7 +36,7 @@ from finetune.models import model, tokenizer
 from finetune.models.source import Source
 
 # Raised when the code that makes tokens and labels changes what it makes.
-VERSION = 1
+VERSION = 2
 ACCOUNT = "account.json"
 
 
@@ -62,7 +74,7 @@ class Build:
             index.save(folder / split, *made)
             report[split] = self._report(split, parts[split], pieces[split], made) | {"audit": numbers[split]}
         shards = {split: [[part.shard.folder.name, part.shard.source] for part in parts[split]] for split in splits}
-        return {"facts": self.facts[0], "max_length": self.max_length, "report": report, "shards": shards}
+        return {"facts": self.facts, "max_length": self.max_length, "report": report, "shards": shards}
 
     @cached_property
     def raw(self) -> list[dict[str, Split]]:
@@ -111,13 +123,18 @@ class Build:
             "task": {name: value for name, value in asdict(self.config.task).items() if name != "overlong"},
             "facts": facts,
             "tokenizer": store.processing_hash(self.words),
+            "libraries": rendering.versions(),
             # What the encoder has cut itself is cut at the length.
             "cut": self.max_length if encoder.overlong == "whole" else encoder.cut,
             **code_of(type(self.config.task)),
         }
 
         def encode(folder: Path) -> None:
-            store.write(folder / ACCOUNT, asdict(encoding.encode(raw.rows, encoder, folder)))
+            account = numbering.encode(raw, encoder, folder)
+            # Rows are made once: a run that goes on another day finds those that it began with.
+            if rendering.renders(self.config.task) and (day := rendering.day(self.words)):
+                account.note(f"rows with the date that the chat template writes, {day}", account.kept)
+            store.write(folder / ACCOUNT, asdict(account))
 
         folder = store.find_or_build(store.SHARDS, inputs, encode)
         return Tokenized(Shard(folder, source.name), Account(**store.read(folder / ACCOUNT)), encoder)

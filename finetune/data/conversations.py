@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 from finetune.config.task import RowError
@@ -12,6 +13,8 @@ from finetune.errors import UserError
 Message = dict[str, Any]
 SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "function_call": "assistant", "observation": "tool"}
 ROLES = ("system", "developer", "user", "assistant", "tool")
+SYSTEM = ("system", "developer")
+"""Roles of messages that say how to answer, before anything is asked."""
 ANSWERS = ("output", "completion")
 """Roles of columns that hold an answer alone: a row that asks has none."""
 
@@ -102,12 +105,14 @@ def _without_nulls(value: Any) -> Any:
 
 
 LAYOUTS = {
-    "messages": Layout(("messages",), _messages, ("tools",)),
-    "sharegpt": Layout(("conversations",), _sharegpt, ("tools",)),
-    "alpaca": Layout(("instruction", "output"), _alpaca, ("input",)),
-    "prompt_completion": Layout(("prompt", "completion"), _prompt_completion, ("tools",)),
+    "messages": Layout(("messages",), _messages, ("system", "tools")),
+    "sharegpt": Layout(("conversations",), _sharegpt, ("system", "tools")),
+    "alpaca": Layout(("instruction", "output"), _alpaca, ("input", "system", "history", "tools")),
+    "prompt_completion": Layout(("prompt", "completion"), _prompt_completion, ("system", "history", "tools")),
     "text": Layout(("text",), _completion_only),
 }
+ASKED = {role for layout in LAYOUTS.values() for role in layout.needs} - {*ANSWERS}
+"""Roles of columns without which nothing is asked."""
 
 
 def detect(names: Sequence[str], columns: dict[str, str]) -> tuple[str, dict[str, str]]:
@@ -139,7 +144,32 @@ def read(row: dict[str, Any], layout: str, columns: dict[str, str]) -> list[Mess
     Raises:
         RowError: the row is not what its layout says.
     """
-    return LAYOUTS[layout].read(row, columns)
+    said = LAYOUTS[layout].read(row, columns)
+    first = sum(1 for _ in takewhile(lambda message: message["role"] in SYSTEM, said))
+    said[first:first] = _history(row[columns["history"]]) if "history" in columns else []
+    return under_system(row[columns["system"]], said) if "system" in columns else said
+
+
+def _history(value: Any) -> list[Message]:
+    """The turns before the one that a row asks."""
+    pairs = value or []
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise RowError("history is not a list of pairs, each a question and its answer")
+    return [message for asked, answer in pairs for message in (*turns("user", asked), *turns("assistant", answer))]
+
+
+def under_system(value: Any, messages: list[Message]) -> list[Message]:
+    """The messages below what the column `system` says, unless they say it themselves.
+
+    Raises:
+        RowError: they say something else.
+    """
+    if value is None or not _text(value).strip():
+        return messages
+    own = [message.get("content") for message in messages if message["role"] in SYSTEM]
+    if own and own != [value]:
+        raise RowError("the column of system and the system message of the row differ")
+    return messages if own else [{"role": "system", "content": value}, *messages]
 
 
 def tools(row: dict[str, Any], columns: dict[str, str]) -> list[Any] | None:
@@ -178,7 +208,7 @@ def question(row: dict[str, Any], columns: dict[str, str]) -> list[Message]:
         RowError: the row is not what its layout says, or asks nothing.
     """
     known = {role: column for role, column in columns.items() if column in row or role in ANSWERS}
-    known = known if set(known) - set(ANSWERS) else {}
+    known = known if set(known) & ASKED else {}
     answered = {known.get(role, role): "answer" for role in ANSWERS} | row
     messages = read(answered, *detect(list(answered), known))
     while messages and messages[-1]["role"] == "assistant":
@@ -210,7 +240,8 @@ def example(columns: dict[str, str]) -> list[dict[str, Any]]:
     """
     said = {"user": "What is it?", "assistant": "It is a cat."}
     turns = [{"role": role, "content": content} for role, content in said.items()]
-    values = {"messages": turns, "conversations": turns, **dict.fromkeys(("output", "completion"), said["assistant"])}
+    values = {"messages": turns, "conversations": turns, **dict.fromkeys(ANSWERS, said["assistant"])}
+    values |= {"history": [[said["user"], said["assistant"]]], "tools": []}
     for layout in LAYOUTS.values():
         if set(columns) <= {*layout.needs, *layout.optional}:
             roles = (*layout.needs, *(role for role in layout.optional if role in columns))

@@ -15,6 +15,7 @@ from typing import Any
 from datasets import Dataset
 
 from finetune.config.task import IGNORED, NOTES, Account, Encoder, RowError
+from finetune.data.lengths import NOTHING
 from finetune.data.parts import Part, part_of
 from finetune.data.shards import SEQUENCES, Columns, Writer
 from finetune.errors import UserError
@@ -160,7 +161,7 @@ def _trainable(
 ) -> Iterator[tuple[int, Columns]]:
     for number, columns in rows:
         if encoder.labels != "row" and nothing_to_train(columns["labels"]):
-            account.drop("nothing to train", number)
+            account.drop(NOTHING, number)
             continue
         for what in columns.pop(NOTES, ()):
             account.note(what)

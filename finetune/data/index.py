@@ -36,7 +36,7 @@ def build(inputs: dict[str, Any], fill: Callable[[Path], dict[str, Any]]) -> Pat
 
 
 def made(folder: Path) -> dict[str, Any]:
-    """What was learned: facts, max_length, the report, and the shards of each split."""
+    """What was learned: facts of each source, max_length, the report, and the shards of each split."""
     found: dict[str, Any] = store.read(folder / MADE)
     return found
 

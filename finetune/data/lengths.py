@@ -18,6 +18,7 @@ from finetune.data.shards import Array, Shard, count_by_row
 from finetune.errors import UserError
 
 UNLIMITED = 1 << 31
+NOTHING = "nothing to train"
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,16 @@ def _shortened(shard: Shard, pieces: Array, long: Array, limit: Limit, account: 
         return _split(shard, pieces, long, limit, account)
     begins, fits = _window(shard, limit)
     lost = long & ~fits
-    reason = f"longer than {limit.max_length} {limit.unit}" if limit.overlong == "drop" else "nothing to train"
+    reason = f"longer than {limit.max_length} {limit.unit}" if limit.overlong == "drop" else NOTHING
     if limit.overlong == "truncate_prompt":
         reason = f"longer than {limit.max_length} tokens without its prompt"
-    account.dropped |= {reason: shard.numbers[lost].tolist()} if lost.any() else {}
+    for number in shard.numbers[lost].tolist():
+        account.drop(reason, number)
     cut = long & fits
     pieces["begin"][cut] += begins[cut]
     pieces["length"][cut] = limit.max_length
-    account.notes |= {"truncated": int(cut.sum())} if cut.any() else {}
+    if cut.any():
+        account.note("truncated", int(cut.sum()))
     return pieces[~lost]
 
 
@@ -96,17 +99,27 @@ def _window(shard: Shard, limit: Limit) -> tuple[Array, Array]:
 
 
 def _split(shard: Shard, pieces: Array, long: Array, limit: Limit, account: Account) -> Array:
-    """Long rows in stretches of the maximum length; those with nothing to train are left out and counted."""
+    """Long rows in stretches of the maximum length, without those that have nothing to train, which are counted."""
     found = [pieces[~long]]
     for piece in pieces[long]:
-        steps = np.arange(0, piece["length"], limit.max_length)
-        parts = np.repeat(piece, len(steps))
-        parts["begin"] += steps
-        parts["length"] = np.minimum(limit.max_length, piece["length"] - steps)
+        parts = _parts(piece, limit.max_length)
         # The first token of a part is predicted from nothing.
         kept = np.array([shard.trained(p["begin"] + 1, p["begin"] + p["length"]) > 0 for p in parts])
+        if not kept.any():
+            account.drop(NOTHING, int(shard.numbers[piece["row"]]))
+            continue
         found.append(parts[kept])
         account.note("split")
         if not kept.all():
             account.note("parts with nothing to train", int((~kept).sum()))
     return np.sort(np.concatenate(found), order="begin")
+
+
+def _parts(piece: Array, max_length: int) -> Array:
+    """A row in stretches of the maximum length, the last one as long as what is left."""
+    length = int(piece["length"])
+    steps = np.arange(0, length, max_length)
+    parts = np.repeat(piece, len(steps))
+    parts["begin"] += steps
+    parts["length"] = np.minimum(max_length, length - steps)
+    return parts

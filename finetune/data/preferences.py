@@ -4,8 +4,9 @@
     chosen, rejected            messages or texts; the prompt is what both begin with
     prompt, completion, label   one answer, and whether it is wanted
 
-Texts beside a prompt are turns, which the chat template renders; two texts without one are read as they are. What the
-task makes of them is a row of several sequences, end to end, with the length of each.
+Texts beside a prompt are turns, which the chat template renders; two texts without one are read as they are. A column
+`system` is said before the prompt, unless the prompt says it. What the task makes of them is a row of several
+sequences, end to end, with the length of each.
 """
 
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from finetune.config.task import IGNORED, NOTES, RowError
 from finetune.data import conversations
 from finetune.data.columns import detect
 from finetune.data.conversations import Conversation, Message
-from finetune.data.labels import Labeler, Labelled, Policy, ignored, label_text
+from finetune.data.labels import Labeler, Labelled, ignored, label_text
 from finetune.errors import UserError
 
 PAIR, IMPLICIT, TEXT, SINGLE = "pair", "pair with the prompt in it", "text", "single"
@@ -57,7 +58,7 @@ def describe(
     usual = {role: (role,) for role in roles if role not in others}
     if unread := next((role for role in columns if role not in usual), None):
         raise UserError(f"dataset.columns.{unread} is not read where rows have {', '.join(usual)}")
-    found = detect(names, columns, usual, ("tools", "margin", *(["prompt"] if paired else [])))
+    found = detect(names, columns, usual, ("system", "tools", "margin", *(["prompt"] if paired else [])))
     if "prompt" in found:
         return {"layout": PAIR if paired else SINGLE, "columns": found}
     return {"layout": TEXT if isinstance(first[found["chosen"]], str) else IMPLICIT, "columns": found}
@@ -80,13 +81,23 @@ def pair(row: dict[str, Any], facts: dict[str, Any]) -> tuple[Answer, Answer]:
         return conversations.text(row, {"text": columns["chosen"]}), conversations.text(
             row, {"text": columns["rejected"]}
         )
-    chosen, rejected = (_turns(row, columns[role], "assistant") for role in ("chosen", "rejected"))
-    prompt = _turns(row, columns["prompt"], "user") if "prompt" in columns else []
+    row = _without_prompt(row, columns)
+    chosen, rejected = (turns_of(row, columns[role], "assistant") for role in ("chosen", "rejected"))
+    prompt = turns_of(row, columns["prompt"], "user") if "prompt" in columns else []
     if not prompt or chosen[0]["role"] != "assistant":
         prompt = _shared(chosen, rejected, prompt)
         chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
-    tools = conversations.tools(row, columns)
-    return _answered(prompt, chosen, tools), _answered(prompt, rejected, tools)
+    return _answered(row, columns, prompt, chosen), _answered(row, columns, prompt, rejected)
+
+
+def _without_prompt(row: dict[str, Any], columns: dict[str, str]) -> dict[str, Any]:
+    """The row with what its answers add to the text of its prompt, where both begin with that."""
+    prompt, sides = row.get(columns.get("prompt", "")), [columns[role] for role in ("chosen", "rejected")]
+    if not isinstance(prompt, str) or not prompt.strip():
+        return row
+    if not all(isinstance(row[side], str) and row[side].startswith(prompt) for side in sides):
+        return row
+    return row | {side: row[side][len(prompt) :].lstrip() for side in sides}
 
 
 def single(row: dict[str, Any], facts: dict[str, Any]) -> Conversation:
@@ -96,11 +107,16 @@ def single(row: dict[str, Any], facts: dict[str, Any]) -> Conversation:
         RowError: prompt or answer is empty, or not written by the assistant.
     """
     columns = facts["columns"]
-    prompt, answer = _turns(row, columns["prompt"], "user"), _turns(row, columns["completion"], "assistant")
-    return _answered(prompt, answer, conversations.tools(row, columns))
+    prompt, answer = turns_of(row, columns["prompt"], "user"), turns_of(row, columns["completion"], "assistant")
+    return _answered(row, columns, prompt, answer)
 
 
-def _turns(row: dict[str, Any], column: str, role: str) -> list[Message]:
+def turns_of(row: dict[str, Any], column: str, role: str) -> list[Message]:
+    """What a column holds as messages; a text is one of the role.
+
+    Raises:
+        RowError: naming the column.
+    """
     try:
         return conversations.turns(role, row[column])
     except RowError as error:
@@ -119,11 +135,14 @@ def _shared(chosen: list[Message], rejected: list[Message], prompt: list[Message
     return same
 
 
-def _answered(prompt: list[Message], answer: list[Message], tools: list[Any] | None) -> Conversation:
+def _answered(
+    row: dict[str, Any], columns: dict[str, str], prompt: list[Message], answer: list[Message]
+) -> Conversation:
     if not answer or answer[0]["role"] != "assistant":
         raise RowError("an answer does not begin with a turn of the assistant")
+    prompt = conversations.under_system(row.get(columns.get("system", "")), prompt)
     said = (at for at, message in enumerate(answer, len(prompt)) if message["role"] == "assistant")
-    return Conversation([*prompt, *answer], tools, tuple(said))
+    return Conversation([*prompt, *answer], conversations.tools(row, columns), tuple(said))
 
 
 def label_answers(
@@ -217,33 +236,3 @@ def margin(value: Any, index: int) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or value - value != 0:
         raise UserError(f"row {index}: margin {value!r} is no number")
     return float(value)
-
-
-def scored_ids(item: Any, tokenizer: PreTrainedTokenizerBase, options: dict[str, Any]) -> list[int]:
-    """The tokens of what a reward is asked for.
-
-    Args:
-        item: a text, messages, or a row with messages, or with a prompt and a completion.
-        options: `columns` and `layout`, as trained; `max_length`.
-    Raises:
-        RowError: it is something else, or longer than what was trained on.
-    """
-    if options.get("layout") == TEXT:
-        (row,) = label_text([conversations.text({"text": item}, {"text": "text"})], tokenizer)
-        ids = row.input_ids
-    else:
-        ids = Labeler(tokenizer, Policy(whole=True))([_conversation(item, options.get("columns", {}))])[0].input_ids
-    if len(ids) > options.get("max_length", len(ids)):
-        raise RowError(f"{len(ids)} tokens, more than the {options['max_length']} that rows were trained with")
-    return list(ids)
-
-
-def _conversation(item: Any, columns: dict[str, str]) -> Conversation:
-    row = item if isinstance(item, dict) else {"messages": item}
-    prompt, answer = columns.get("prompt", "prompt"), next((c for c in ("completion", "chosen") if c in row), "")
-    if prompt in row and answer:
-        return single(row, {"columns": {"prompt": prompt, "completion": answer}})
-    if not isinstance(row.get("messages"), list):
-        raise RowError(f"{item!r} is not a list of messages, or a row with {prompt} and completion")
-    messages = _turns(row, "messages", "")
-    return Conversation(messages, conversations.tools(row, columns), ())

@@ -6,15 +6,19 @@ neither rows nor tokenizer before somebody asks for them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from finetune.config.installed import code_of
 from finetune.config.schema import Config
 from finetune.config.task import Facts
-from finetune.data import accounts, index, mixture, store, streams
+from finetune.data import accounts, index, mixture, rendering, store, streams
 from finetune.data.files import file_hash
 from finetune.data.rows import Rows
 from finetune.data.sources import COMMIT, DataSource, check_files, covered, local, sources_of
@@ -23,15 +27,19 @@ from finetune.models import model, tokenizer
 from finetune.models.source import Source, resolve
 
 if TYPE_CHECKING:  # seconds of imports, which what is prepared already does without
-    from datasets import Dataset
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+    from finetune.data.shards import Array
+    from finetune.data.splits import Split
+
 # Raised when the code that puts rows together changes what it makes.
-VERSION = 2
+VERSION = 3
 NOT_OF_ROWS = ("path", "sources", "max_dropped")
 """Keys of a data set that decide no row, or are in the key by what they stand for."""
-SMALL = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".py")
+SMALL = (".json", ".txt", ".model", ".spm", ".codes", ".tokenizer", ".tiktoken", ".jinja", ".py")
 """Endings of the files that make a tokenizer and a config, code of their own among them; weights decide no row."""
+TEMPLATES = "additional_chat_templates"
+"""The folder beside them where transformers looks for templates with names."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ class Prepared:
     folder: Path
     source: Source
     facts: Facts
+    """Of the first source, which those of the others agree with but for their columns."""
     max_length: int
     report: dict[str, dict[str, Any]]
     """Split to rows read and kept, rows dropped by reason, and notes."""
@@ -50,14 +59,23 @@ class Prepared:
         """The prepared rows of a split, memory-mapped."""
         return index.load(self.folder, split)
 
-    @cached_property
-    def raw(self) -> dict[str, Dataset]:
-        """The raw rows of each split; of the first source where there are several."""
+    def kept(self, split: str) -> Iterator[tuple[dict[str, Any], Facts]]:
+        """The raw rows of a split that were kept, of several sources in turn, each with the facts of its source."""
         from finetune.data import splits
 
-        found = splits.load(sources_of(self.config.dataset)[0], self.config.seed)
-        columns = self.config.task.files(self.facts)
-        return {name: splits.with_files(split, columns).rows for name, split in found.items()}
+        loaded = [splits.load(source, self.config.seed) for source in sources_of(self.config.dataset)]
+        found = zip(loaded, index.made(self.folder)["facts"], strict=True)
+        there = [(source[split], facts) for source, facts in found if split in source]
+        parts = [self._kept(*each, self.rows(split).kept(shard)) for shard, each in enumerate(there)]
+        return (row for rows in zip_longest(*parts) for row in rows if row)
+
+    def _kept(self, split: Split, facts: Facts, kept: Array) -> Iterator[tuple[dict[str, Any], Facts]]:
+        from finetune.data import splits
+
+        rows = splits.with_files(split, self.config.task.files(facts)).rows
+        numbers = range(len(rows)) if split.numbers is None else split.numbers
+        for at in np.flatnonzero(np.isin(numbers, kept)).tolist():
+            yield rows[at], facts
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -86,8 +104,9 @@ def prepare(config: Config) -> Prepared:
 
     Raises:
         UserError: the data or the model is not there, or more rows would be dropped than allowed.
+        MachineError: how many rows are streamed follows from accelerators that are not there.
     """
-    mixture.check(config.dataset.sources)
+    mixture.check(config.dataset.sources, config.dataset.mixture)
     config = replace(config, dataset=streams.bounded(config))
     source, data = resolve(config.model), [_identified(each, config) for each in sources_of(config.dataset)]
     inputs = _inputs(config, source, data)
@@ -97,7 +116,7 @@ def prepare(config: Config) -> Prepared:
         accounts.check(split, account, config.dataset.max_dropped)
         origins = zip(data, account["from"], strict=True)
         account["from"] = "; ".join(f"{each.config.path} {origin}" for each, origin in origins if origin)
-    return Prepared(config, folder, source, made["facts"], made["max_length"], made["report"])
+    return Prepared(config, folder, source, made["facts"][0], made["max_length"], made["report"])
 
 
 def _built(inputs: dict[str, Any], config: Config, source: Source, data: list[DataSource]) -> Path:
@@ -142,6 +161,7 @@ def _inputs(config: Config, source: Source, data: list[DataSource]) -> dict[str,
         "tokenizer": {**asdict(config.tokenizer), "path": _tokenizer_key(config, source),
                       "chat_template": tokenizer.template(config.tokenizer)},
         "model": [_key(source.path, source.revision), config.model.config],
+        "libraries": rendering.versions(),
         "packing": asdict(config.packing),
         "seed": config.seed,
         **code_of(type(config.task)),
@@ -160,5 +180,6 @@ def _key(path: str, revision: str | None) -> Any:
     """Hashes of the small files of a folder, or the commit of a repository; None where neither is known."""
     folder = Path(path).expanduser()
     if folder.is_dir():
-        return [[file.name, file_hash(file)] for file in sorted(folder.iterdir()) if file.suffix in SMALL]
+        files = sorted(file for file in (*folder.iterdir(), *(folder / TEMPLATES).glob("*")) if file.suffix in SMALL)
+        return [[str(file.relative_to(folder)), file_hash(file)] for file in files]
     return [path, revision] if revision and COMMIT.fullmatch(revision) else None

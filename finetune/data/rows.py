@@ -56,6 +56,11 @@ class Rows:
         added = [{name: values[at] for name, values in self.added.items()} for at in indices]
         return [{**row, **more, **last} for row, more, last in zip(rows, own, added, strict=True)]
 
+    def kept(self, shard: int) -> Array:
+        """Which rows of the source of a shard are among these, in order."""
+        own = self.pieces["row"][self.pieces["shard"] == shard]
+        return np.unique(self.shards[shard].numbers[own])
+
     def with_columns(self, **columns: Array) -> "Rows":
         """The same rows with further columns, an entry a row."""
         rows = Rows(self.shards, self.pieces, self.starts if self.is_packed else None)

@@ -39,16 +39,38 @@ def sources_of(config: DatasetConfig) -> list[DataSource]:
     """The sources of a data set.
 
     Raises:
-        UserError: there is none, a file is missing, or two have one name.
+        UserError: there is none, a file is missing, two have one name, or one has a key that nothing reads.
     """
     if config.path and config.sources:
         raise UserError("dataset.path and dataset.sources are both set; write every source under dataset.sources")
     if not config.path and not config.sources:
         raise UserError("dataset.path must be set: a Hub id, a file or a folder; or dataset.sources, a list of them")
+    for source, part in zip(config.sources, parts(config)):
+        _check_name(source, part)
     names = [source.label or _short(source.path) for source in config.sources] or [ONLY]
     if doubled := {name for name in names if names.count(name) > 1}:
         raise UserError(f"dataset.sources: {', '.join(sorted(doubled))} is there twice; name them apart with label=…")
     return [DataSource(name, part, identity(part)) for name, part in zip(names, parts(config))]
+
+
+def _check_name(source: SourceConfig, config: DatasetConfig) -> None:
+    """Refuse a configuration's name that nothing reads."""
+    target = local(source.path) if source.name else None
+    if target is not None and not is_configured(target, config):
+        raise UserError(
+            f"dataset.sources: name={source.name} of {source.path} is read by nothing: configurations are declared by "
+            "the README.md of a folder that is read without data_files. Leave name out"
+        )
+
+
+def is_configured(target: Path, config: DatasetConfig) -> bool:
+    """Whether what lies there can be of several configurations, one of which `name` chooses."""
+    return not config.data_files and not is_saved(target) and (target / "README.md").is_file()
+
+
+def is_saved(target: Path) -> bool:
+    """Whether it is what `save_to_disk` wrote."""
+    return (target / "dataset_dict.json").is_file() or (target / "state.json").is_file()
 
 
 def parts(config: DatasetConfig) -> list[DatasetConfig]:

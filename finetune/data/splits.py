@@ -6,13 +6,22 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, IterableDataset, IterableDatasetDict, load_dataset, load_from_disk
+import numpy as np
+from datasets import (
+    Dataset,
+    IterableDataset,
+    IterableDatasetDict,
+    get_dataset_config_names,
+    load_dataset,
+    load_from_disk,
+)
 from datasets.exceptions import DatasetGenerationCastError, DatasetsError
 
 from finetune.config.data import DatasetConfig
 from finetune.config.suggest import did_you_mean
 from finetune.data import files, media, streams
-from finetune.data.sources import FORMATS, DataSource, absolute, base, files_of, flat, local
+from finetune.data.shards import Array
+from finetune.data.sources import FORMATS, DataSource, absolute, base, files_of, flat, is_configured, is_saved, local
 from finetune.errors import UserError
 
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
@@ -28,6 +37,8 @@ class Split:
     origin: str
     folders: tuple[Path, ...] = ()
     """Where its files lie, which names of further files are relative to."""
+    numbers: Array | None = None
+    """The number of each row in the split that it was cut from; None where the split is whole."""
 
 
 def load(source: DataSource, seed: int) -> dict[str, Split]:
@@ -47,14 +58,14 @@ def load(source: DataSource, seed: int) -> dict[str, Split]:
         rows = _named(found, validation, "validation_split")
         splits["validation"] = Split(rows, f"split {validation}", _folders(config, validation))
     else:
-        rest, rows = _cut(train, config, seed)
+        rest, held = _cut(train, config, seed)
         whole = splits["train"]
-        splits["train"] = replace(whole, rows=rest)
-        splits["validation"] = replace(whole, rows=rows, origin=f"cut from {config.train_split} with seed {seed}")
+        splits["train"] = _part(whole, rest)
+        splits["validation"] = replace(_part(whole, held), origin=f"cut from {config.train_split} with seed {seed}")
     if config.test_split:
         rows = _named(found, config.test_split, "test_split")
         splits["test"] = Split(rows, f"split {config.test_split}", _folders(config, config.test_split))
-    return {name: replace(split, rows=_first(split.rows, config.limit)) for name, split in splits.items()}
+    return {name: _first(split, config.limit) for name, split in splits.items()}
 
 
 def _folders(config: DatasetConfig, split: str) -> tuple[Path, ...]:
@@ -73,14 +84,23 @@ def with_files(split: Split, columns: Sequence[str]) -> Split:
 
 
 def key_of(source: DataSource, split: str, found: Split, seed: int) -> dict[str, Any]:
-    """Everything that decided the rows of a split; a seed only where it did."""
+    """Everything that decided the rows of a split; where it was cut, also the seed and whether of a stream."""
     chosen = {name: value for name, value in asdict(source.config).items() if name not in NOT_OF_ROWS}
     read = source.key or found.rows._fingerprint
-    return {"source": read, "split": split, **chosen, "cut": seed if " with seed " in found.origin else None}
+    # A stream is cut from its first rows, a file from all of them.
+    cut = {"seed": seed, "streaming": source.config.streaming} if found.numbers is not None else None
+    return {"source": read, "split": split, **chosen, "cut": cut}
 
 
-def _first(rows: Dataset, limit: int | None) -> Dataset:
-    return rows.select(range(min(limit, len(rows)))) if limit else rows
+def _first(split: Split, limit: int | None) -> Split:
+    if not limit or limit >= len(split.rows):
+        return split
+    numbers = None if split.numbers is None else split.numbers[:limit]
+    return replace(split, rows=split.rows.select(range(limit)), numbers=numbers)
+
+
+def _part(whole: Split, numbers: Array) -> Split:
+    return replace(whole, rows=whole.rows.select(numbers), numbers=numbers)
 
 
 def _load(source: DataSource) -> dict[str, Dataset]:
@@ -108,16 +128,28 @@ def _from_hub(source: DataSource) -> Any:
 
 
 def _from_folder(path: Path, config: DatasetConfig) -> Any:
-    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+    if is_saved(path):
         return load_from_disk(str(path))
     named = absolute(config.data_files, base(path)) or ({"train": str(path)} if path.is_file() else None)
     if named is None:
         _check_links(path, config)
-        return load_dataset(str(path), streaming=config.streaming)
+        return load_dataset(str(path), _configuration(path, config), streaming=config.streaming)
     found = [Path(file) for file in flat(named)]
     if empty := [file.name for file in found if file.is_file() and not file.stat().st_size]:
         raise UserError(f"dataset.path={config.path} cannot be read: {', '.join(empty)} is empty")
     return load_dataset(_format(named, config.format), data_files=named, streaming=config.streaming)
+
+
+def _configuration(path: Path, config: DatasetConfig) -> str | None:
+    """The one that is asked for, where the folder's README can declare any."""
+    if not config.name or not is_configured(path, config):
+        return None
+    names = get_dataset_config_names(str(path))
+    if config.name not in names:
+        hint = did_you_mean(config.name, names)
+        found = f"the folder has the configurations {', '.join(names)}. {hint}".rstrip()
+        raise UserError(f"dataset.name={config.name}: {found}")
+    return config.name
 
 
 def _check_links(path: Path, config: DatasetConfig) -> None:
@@ -149,8 +181,8 @@ def _named(found: dict[str, Dataset], name: str, key: str) -> Dataset:
     return found[name]
 
 
-def _cut(train: Dataset, config: DatasetConfig, seed: int) -> tuple[Dataset, Dataset]:
-    """Train and validation rows that share none."""
+def _cut(train: Dataset, config: DatasetConfig, seed: int) -> tuple[Array, Array]:
+    """The numbers of train and of validation rows, which share none."""
     column = _stratified(train, config) if config.stratify else None
     rows = Dataset.from_dict({"row": range(len(train))})
     try:
@@ -158,7 +190,7 @@ def _cut(train: Dataset, config: DatasetConfig, seed: int) -> tuple[Dataset, Dat
         parts = rows.train_test_split(config.validation_size, seed=seed, stratify_by_column=column and "label")
     except ValueError as error:
         raise UserError(f"dataset.validation_size={config.validation_size} of {len(train)} rows: {error}") from None
-    return train.select(parts["train"]["row"]), train.select(parts["test"]["row"])
+    return np.asarray(parts["train"]["row"][:]), np.asarray(parts["test"]["row"][:])
 
 
 def _stratified(train: Dataset, config: DatasetConfig) -> str:

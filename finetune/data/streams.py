@@ -15,6 +15,7 @@ from finetune.config.data import DatasetConfig
 from finetune.config.schema import Config
 from finetune.data.store import key
 from finetune.errors import UserError
+from finetune.models import processes
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -25,6 +26,7 @@ def bounded(config: Config) -> DatasetConfig:
 
     Raises:
         UserError: nothing says how many.
+        MachineError: there is to be one process for each accelerator, and there is none.
     """
     data = config.dataset
     if not data.streaming or data.limit:
@@ -39,9 +41,10 @@ def bounded(config: Config) -> DatasetConfig:
 
 
 def _rows_a_step(config: Config) -> int:
+    """Of all processes together; they are counted only where no global batch is written."""
     given = config.trainer
     each = int(given.get("per_device_train_batch_size", 8)) * int(given.get("gradient_accumulation_steps", 1))
-    return config.global_batch_size or each
+    return config.global_batch_size or each * processes.ranks(config.launch)
 
 
 def first_rows(found: Any, config: DatasetConfig, identity: Any) -> dict[str, Dataset]:

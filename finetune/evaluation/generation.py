@@ -23,9 +23,13 @@ Question = dict[str, Any]
 """`prompt`: what `Task.predict` takes; `answer`: the text expected, or a list of texts that are right."""
 
 
-def asked(task: Task, rows: Iterable[dict[str, Any]], facts: Facts) -> Iterator[Question]:
-    """What is asked of raw rows. One that cannot be read was dropped, and counted, when the rows were prepared."""
-    for row in rows:
+def asked(task: Task, rows: Iterable[tuple[dict[str, Any], Facts]]) -> Iterator[Question]:
+    """What raw rows ask, but for those that ask nothing.
+
+    Args:
+        rows: each with what was learned of its source.
+    """
+    for row, facts in rows:
         with suppress(RowError):
             prompt, answer = task.question(row, facts)
             yield {"prompt": prompt, "answer": answer}

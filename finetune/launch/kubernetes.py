@@ -11,7 +11,7 @@ from finetune.config.launch import LaunchConfig
 from finetune.errors import RESUMABLE, USER, UserError
 from finetune.launch import carried
 from finetune.launch.carried import Carried
-from finetune.plan import environment
+from finetune.models import processes
 from finetune.plan.plan import Plan
 
 RECIPES = "/etc/finetune"
@@ -100,7 +100,7 @@ def _container(name: str, plan: Plan, taken: Carried) -> Object:
     launch = plan.config.launch
     meeting = f'--node-rank="$JOB_COMPLETION_INDEX" --master-addr={name}-0.{name}'
     train = carried.train(f"{RECIPES}/recipe.yaml", taken.folder)
-    ranks = carried.ranks(launch, environment.ranks_a_node(launch), meeting, train)
+    ranks = carried.ranks(launch, processes.ranks_a_node(launch), meeting, train)
     container = {
         "name": CONTAINER,
         "image": launch.container_image,

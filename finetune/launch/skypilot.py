@@ -9,7 +9,7 @@ from finetune.config.launch import LaunchConfig
 from finetune.errors import RESUMABLE, UserError
 from finetune.launch import carried
 from finetune.launch.carried import Carried
-from finetune.plan import environment
+from finetune.models import processes
 from finetune.plan.plan import Plan
 
 Object = dict[str, Any]
@@ -43,7 +43,7 @@ def of_plan(plan: Plan) -> str:
 def _run(plan: Plan, taken: Carried) -> str:
     """The recipe into a file of each node, and its ranks."""
     launch = plan.config.launch
-    ranks = carried.ranks(launch, environment.ranks_a_node(launch), MEETING, carried.train(RECIPE, taken.folder))
+    ranks = carried.ranks(launch, processes.ranks_a_node(launch), MEETING, carried.train(RECIPE, taken.folder))
     return f"cat > {RECIPE} <<'{END}'\n{taken.recipe}{END}\nexec {ranks}\n"
 
 

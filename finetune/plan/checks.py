@@ -10,7 +10,7 @@ from pathlib import Path
 from finetune.config.launch import LOCAL, LaunchConfig
 from finetune.config.schema import Config
 from finetune.errors import MachineError, MissingExtra, UserError
-from finetune.models import quantization
+from finetune.models import processes, quantization
 from finetune.models.source import hub_id
 from finetune.plan import environment, parallel
 from finetune.plan.catalogue import Check, looked_at
@@ -33,11 +33,11 @@ def _output_folder(config: Config) -> str:
 
 
 def _processes(config: Config) -> str:
-    launch, seen = config.launch, environment.accelerators()
+    launch, seen = config.launch, processes.accelerators()
     if launch.method == LOCAL:
         idle = environment.idle_gpus()
         return f"1; {idle} more GPUs stay idle: launch=torchrun uses them" if idle else "1"
-    each = environment.ranks_a_node(launch)
+    each = processes.ranks_a_node(launch)
     if launch.is_job:
         return _of_a_job(launch, each)
     if seen and each > seen:
@@ -45,9 +45,7 @@ def _processes(config: Config) -> str:
             f"launch.nproc_per_node={each}, and this machine has {seen} accelerators. Write launch.nproc_per_node=auto"
         )
     on = "accelerators" if seen else "the processor, over gloo"
-    return (
-        f"{environment.ranks(launch)} on {on}, on {launch.nodes} machines" if launch.nodes > 1 else f"{each} on {on}"
-    )
+    return f"{processes.ranks(launch)} on {on}, on {launch.nodes} machines" if launch.nodes > 1 else f"{each} on {on}"
 
 
 def _of_a_job(launch: LaunchConfig, each: int) -> str:

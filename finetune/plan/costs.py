@@ -14,8 +14,9 @@ from finetune.data.prepare import Prepared
 from finetune.estimate import devices, disk, duration
 from finetune.estimate.devices import Device
 from finetune.estimate.setup import Loss, Setup, Shapes
+from finetune.models import processes
 from finetune.models.precision import Precision
-from finetune.plan import environment, parallel
+from finetune.plan import parallel
 from finetune.plan.batches import Batches
 from finetune.plan.skeletons import Skeletons
 
@@ -112,7 +113,7 @@ def _available(launch: LaunchConfig, device: Device | None) -> int | None:
     if device:
         return device.memory if device.gib else None
     whole = int((launch.mebibytes or 0) * 2**20) if launch.is_job else devices.host()
-    return whole * launch.nodes // environment.ranks(launch) or None
+    return whole * launch.nodes // processes.ranks(launch) or None
 
 
 def setup_of(run: Run, device: Device | None) -> Setup:

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from finetune.config.launch import LOCAL, RANK, LaunchConfig
-from finetune.errors import MachineError, UserError
 from finetune.estimate import devices
-from finetune.models import precision
+from finetune.models import precision, processes
 from finetune.models.precision import Multiplier, device
 
 LIBRARIES = ("torch", "transformers", "datasets", "peft", "trl", "accelerate", "hydra-core", "bitsandbytes",
@@ -26,7 +25,7 @@ def describe(launch: LaunchConfig) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions(),
         "device": trains_on(launch).name if launch.is_job else device_name(),
-        "ranks": ranks(launch),
+        "ranks": processes.ranks(launch),
         "launcher": launcher(launch),
         "credentials": credentials(),
         "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(OVERRIDING)},
@@ -79,44 +78,6 @@ def launcher(launch: LaunchConfig) -> str:
 def alone() -> dict[str, str]:
     """The variables of a process that is no rank, also where this one is."""
     return {name: value for name, value in os.environ.items() if name not in RANK}
-
-
-def accelerators() -> int:
-    """How many this process sees."""
-    return torch.accelerator.device_count() if torch.accelerator.is_available() else 0
-
-
-def ranks(launch: LaunchConfig) -> int:
-    """How many processes train together."""
-    return 1 if launch.method == LOCAL else launch.nodes * ranks_a_node(launch)
-
-
-def ranks_a_node(launch: LaunchConfig) -> int:
-    """How many processes of one machine train together.
-
-    Raises:
-        UserError: there is to be one for each GPU of a job, and none is asked for.
-        MachineError: there is to be one for each accelerator, and there is none.
-    """
-    if launch.nproc_per_node != "auto":
-        return launch.nproc_per_node
-    if launch.is_job:
-        return _one_for_each_gpu(launch)
-    if not (found := accelerators()):
-        raise MachineError(
-            "launch.nproc_per_node=auto is one process for each accelerator, and this machine has none. Write a "
-            "number: launch.nproc_per_node=2 trains in two processes on the processor"
-        )
-    return found
-
-
-def _one_for_each_gpu(launch: LaunchConfig) -> int:
-    if not launch.gpus:
-        raise UserError(
-            "launch.nproc_per_node=auto is one process for each GPU of a node, and none is asked for. Write "
-            "launch.gpus_per_node=4, or a number: launch.nproc_per_node=2 trains in two processes on the processor"
-        )
-    return launch.gpus
 
 
 def trains_on(launch: LaunchConfig, named: str | None = None) -> Multiplier:

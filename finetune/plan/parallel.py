@@ -11,6 +11,7 @@ from finetune.config.parallel import FSDP2, NONE, ZERO2, ZERO3
 from finetune.config.schema import Config
 from finetune.errors import MissingExtra, UserError
 from finetune.estimate.setup import Shards
+from finetune.models import processes
 from finetune.plan import environment
 from finetune.plan.summary import ModelSummary
 
@@ -27,7 +28,7 @@ def check(config: Config) -> str:
         UserError: the method does not fit the processes, the device, the task, the adapter or the optimizer.
         MissingExtra: DeepSpeed is not installed.
     """
-    method, ranks = config.parallel.method, environment.ranks(config.launch)
+    method, ranks = config.parallel.method, processes.ranks(config.launch)
     if method == NONE:
         return "one process" if ranks == 1 else f"ddp: each of {ranks} processes holds the whole model"
     if ranks == 1:

@@ -10,7 +10,7 @@ from finetune.config.schema import Config
 from finetune.config.task import Facts
 from finetune.data.prepare import Prepared
 from finetune.errors import FinetuneError, UserError
-from finetune.models import precision
+from finetune.models import precision, processes
 from finetune.models.precision import Multiplier, Precision
 from finetune.models.source import Source
 from finetune.plan import batches, environment, limits, parallel
@@ -118,7 +118,7 @@ def from_json(values: dict[str, Any]) -> Plan:
 
 def _batches(config: Config, prepared: Prepared) -> Batches:
     given = _defaults(config) | config.trainer
-    ranks, per_device = environment.ranks(config.launch), int(given["per_device_train_batch_size"])
+    ranks, per_device = processes.ranks(config.launch), int(given["per_device_train_batch_size"])
     wanted = config.trainer.get("gradient_accumulation_steps")
     accumulation = batches.accumulation(config.global_batch_size, per_device, ranks, wanted)
     schedule = Schedule(

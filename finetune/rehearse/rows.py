@@ -14,6 +14,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled, RepositoryNotFoundError  # type: ignore[attr-defined]
 
 from finetune.config.data import DatasetConfig
+from finetune.config.launch import LaunchConfig
 from finetune.config.schema import Config
 from finetune.data import media, sources, splits, streams
 from finetune.data.sources import DataSource
@@ -64,7 +65,8 @@ def find(config: Config, count: int, folder: Path) -> Rows:
     Raises:
         UserError: the data is at hand and cannot be read, a stream has no end, or the Hub has no such data set.
     """
-    data = sources.parts(streams.bounded(config))[0]
+    # A rehearsal is one process, on a machine that need not have what the run is launched on.
+    data = sources.parts(streams.bounded(replace(config, launch=LaunchConfig())))[0]
     path = str(data.path)
     if _is_local(path):
         return _real(_loaded(config, _streamed(data, count)), count, f"of {path}")

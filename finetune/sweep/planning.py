@@ -83,7 +83,7 @@ def _planned(file: Path) -> Found:
 
 
 def _accelerators() -> int:
-    from finetune.plan.environment import accelerators
+    from finetune.models.processes import accelerators
 
     return accelerators()
 

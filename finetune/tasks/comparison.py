@@ -36,7 +36,7 @@ Row = dict[str, Any]
 class Comparison(Chat):
     """Answers to a prompt, the better before the worse. A row is both, each with the prompt before it."""
 
-    roles: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected", "tools")
+    roles: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected", "system", "tools")
     owned: ClassVar[dict[str, str]] = OWNED
     loss: ClassVar[str]
     """The class in `trl_loss` that computes the trainer's loss."""

@@ -24,7 +24,7 @@ class Reward(Comparison):
     arguments_class: ClassVar[str] = "trl.RewardConfig"
     trainer_options: ClassVar[dict[str, Any]] = {"max_length": None}
     peft_type: ClassVar[str] = "SEQ_CLS"
-    roles: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected", "tools", "margin")
+    roles: ClassVar[tuple[str, ...]] = ("prompt", "chosen", "rejected", "system", "tools", "margin")
     labels: ClassVar[Literal["ids", "row"]] = "row"
     unread: ClassVar[dict[str, str]] = {"evaluation.generation": "a reward model writes nothing"}
 
@@ -84,7 +84,7 @@ class Reward(Comparison):
         """The reward. An input is a text, messages, or a row with a prompt and a completion, or with messages."""
         import torch
 
-        from finetune.data.preferences import scored_ids
+        from finetune.data.rewarded import scored_ids
 
         for number, item in enumerate(inputs):
             try:

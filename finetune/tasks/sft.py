@@ -45,7 +45,8 @@ class SFT(Chat):
     trainer_class: ClassVar[str] = "trl.SFTTrainer"
     arguments_class: ClassVar[str] = "trl.SFTConfig"
     roles: ClassVar[tuple[str, ...]] = (
-        "messages", "conversations", "prompt", "completion", "instruction", "input", "output", "text", "tools",
+        "messages", "conversations", "prompt", "completion", "instruction", "input", "output", "text", "system",
+        "history", "tools",
     )  # fmt: skip
     owned: ClassVar[dict[str, str]] = dict.fromkeys(NOT_THE_TRAINERS, PREPARED) | dict.fromkeys(PACKING, PACKED)
     trainer_options: ClassVar[dict[str, Any]] = {"dataset_kwargs": {"skip_prepare_dataset": True}, "max_length": None}

@@ -7,7 +7,11 @@ from finetune.config.conflicts import CONFLICTS
 from finetune.config.unread import RULES
 
 IDLE = {
-    "dataset.name": ("dataset.name=a", "dataset.path=.", "dataset.path=. is a file or folder of this machine"),
+    "dataset.name": (
+        "dataset.name=a",
+        "dataset.path=tests",
+        "dataset.path=tests is read without a README.md that declares",
+    ),
     "dataset.revision": ("dataset.revision=a", "dataset.path=recipes://data/wordnet", "of this machine"),
     "dataset.validation_size": (
         "dataset.validation_size=5",
@@ -114,6 +118,12 @@ def test_a_key_that_nothing_reads_is_refused_with_the_reason(told, key):
 @pytest.mark.parametrize("key", IDLE)
 def test_the_same_key_left_out_is_fine(config, key):
     config(*IDLE[key][1].split())
+
+
+def test_the_name_of_a_configuration_is_read_where_a_folder_can_declare_some(config, told, tmp_path):
+    (tmp_path / "README.md").write_text("---\nconfigs: []\n---\n")
+    assert config("dataset.name=a", f"dataset.path={tmp_path}").dataset.name == "a"
+    assert "nothing reads it" in told("dataset.name=a", f"dataset.path={tmp_path}", "dataset.data_files=a.jsonl")
 
 
 def test_every_rule_has_an_example():

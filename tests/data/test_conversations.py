@@ -6,6 +6,7 @@ from datasets import Dataset
 from finetune.config.task import RowError
 from finetune.data import conversations
 from finetune.errors import UserError
+from finetune.tasks.sft import SFT
 
 ASKED, ANSWERED = {"role": "user", "content": "hello"}, {"role": "assistant", "content": "hallo"}
 SAME = {
@@ -94,7 +95,82 @@ def test_turns_of_both_kinds_in_one_column_are_read():
     assert [conversations.read(row, "messages", {"messages": "messages"}) for row in rows] == [[ASKED, ANSWERED]] * 2
 
 
+SAID = {"role": "system", "content": "Be brief."}
+BEFORE = [["one", "eins"], ["two", "zwei"]]
+EARLIER = [{"role": role, "content": said} for pair in BEFORE for role, said in zip(("user", "assistant"), pair)]
+OF_PAIRS = {name: row for name, row in SAME.items() if not {"messages", "conversations"} & set(row)}
+
+
+@pytest.mark.parametrize("row", SAME.values(), ids=SAME)
+def test_a_column_of_system_is_the_first_message(row):
+    assert messages(row | {"system": "Be brief."}) == [SAID, ASKED, ANSWERED]
+
+
+@pytest.mark.parametrize("said", ["", "  \n", None], ids=["empty", "blank", "null"])
+@pytest.mark.parametrize("row", SAME.values(), ids=SAME)
+def test_a_column_of_system_that_says_nothing_is_no_message(row, said):
+    assert messages(row | {"system": said}) == [ASKED, ANSWERED]
+
+
+def test_a_system_message_that_is_in_the_column_too_is_there_once():
+    assert messages({"messages": [SAID, ASKED, ANSWERED], "system": "Be brief."}) == [SAID, ASKED, ANSWERED]
+    assert messages({"messages": [SAID, ASKED, ANSWERED], "system": ""}) == [SAID, ASKED, ANSWERED]
+
+
+@pytest.mark.parametrize("row", OF_PAIRS.values(), ids=OF_PAIRS)
+def test_a_column_of_history_holds_the_turns_before(row):
+    assert messages(row | {"history": BEFORE}) == [*EARLIER, ASKED, ANSWERED]
+    assert messages(row | {"history": BEFORE, "system": "Be brief."}) == [SAID, *EARLIER, ASKED, ANSWERED]
+    assert messages(row | {"history": []}) == messages(row | {"history": None}) == [ASKED, ANSWERED]
+
+
+def test_history_follows_the_system_message_of_a_prompt():
+    assert messages({"prompt": [SAID, ASKED], "completion": "hallo", "history": BEFORE[:1]}) == [
+        SAID, *EARLIER[:2], ASKED, ANSWERED
+    ]  # fmt: skip
+
+
+def test_named_columns_of_system_and_history_are_read():
+    row = {"q": "hello", "a": "hallo", "persona": "Be brief.", "past": BEFORE}
+    found = messages(row, prompt="q", completion="a", system="persona", history="past")
+    assert found == [SAID, *EARLIER, ASKED, ANSWERED]
+
+
+def test_every_role_of_a_layout_can_be_named():
+    roles = {role for layout in conversations.LAYOUTS.values() for role in (*layout.needs, *layout.optional)}
+    assert roles == set(SFT.roles)
+
+
+def test_only_what_the_column_of_the_answer_holds_is_the_answer():
+    row = {"instruction": "hello", "output": "hallo", "system": "Be brief.", "history": BEFORE}
+    layout, columns = conversations.detect(list(row), {})
+    assert conversations.first_answer(row, layout, columns) == 6
+
+
+@pytest.mark.parametrize("asked", ["instruction", "prompt"])
+@pytest.mark.parametrize(("role", "count"), [("system", 3), ("history", 4), ("tools", 2)])
+def test_made_up_rows_are_read_as_their_columns_say(asked, role, count):
+    columns = {asked: "q", role: "x"}
+    (row,) = Dataset.from_list(conversations.example(columns))
+    layout, found = conversations.detect(list(row), columns)
+    assert len(conversations.read(row, layout, found)) == count
+    assert conversations.tools(row, found) is None
+
+
 BAD = {
+    "two system messages": ({"messages": [SAID, ASKED], "system": "Be long."}, "column of system .* differ"),
+    "a developer beside a system": (
+        {"messages": [{"role": "developer", "content": "x"}, ASKED], "system": "Be long."},
+        "column of system .* differ",
+    ),
+    "a system that is a number": ({"messages": [ASKED], "system": 7}, "int where a text is expected"),
+    "a history of texts": ({"prompt": "x", "completion": "y", "history": ["x"]}, "history is not a list of pairs"),
+    "a history that is a text": ({"prompt": "x", "completion": "y", "history": "x"}, "history is not a list of pairs"),
+    "a history of threes": ({"prompt": "x", "completion": "y", "history": [["x"] * 3]}, "history is not a list of"),
+    "a history without an answer": (
+        {"prompt": "x", "completion": "y", "history": [["x", None]]},
+        "a message of assistant has no content",
+    ),
     "an unknown role": ({"messages": [{"role": "wizard", "content": "x"}]}, "unknown role 'wizard', expected one of"),
     "no role": ({"messages": [{"content": "x"}]}, "unknown role None"),
     "empty content": ({"messages": [{"role": "user", "content": ""}]}, "a message of user has no content"),
@@ -151,12 +227,23 @@ QUESTIONS = {
     "a named prompt with its answer": ({"q": "hello", "a": "hallo"}, {"prompt": "q", "completion": "a"}),
     "the usual column in place of the named one": ({"messages": [ASKED]}, {"prompt": "q", "completion": "a"}),
     "an instruction": ({"instruction": "hello"}, {"instruction": "instruction", "output": "output"}),
+    "messages in place of named columns, one of them the system": (
+        {"messages": [ASKED], "system": ""},
+        {"prompt": "q", "completion": "a", "system": "system"},
+    ),
 }
 
 
 @pytest.mark.parametrize(("row", "columns"), QUESTIONS.values(), ids=QUESTIONS)
 def test_a_row_asks_what_comes_before_its_answer(row, columns):
     assert conversations.question(row, columns) == [ASKED]
+
+
+def test_what_a_row_asks_begins_with_its_system_and_its_history():
+    columns = {"instruction": "q", "output": "output", "system": "persona", "history": "history"}
+    row = {"q": "hello", "persona": "Be brief.", "history": BEFORE}
+    assert conversations.question(row, columns) == [SAID, *EARLIER, ASKED]
+    assert conversations.question({"q": "hello"}, columns) == [ASKED]
 
 
 def test_a_row_with_an_answer_alone_asks_nothing():

@@ -3,8 +3,8 @@
 import pytest
 from datasets import Dataset
 
-from finetune.config.task import IGNORED, Encoder, RowError
-from finetune.data import encoding
+from finetune.config.task import IGNORED, Account, Encoder, RowError
+from finetune.data import encoding, lengths
 from finetune.data.rows import Rows
 from finetune.data.shards import Shard
 from finetune.errors import UserError
@@ -47,10 +47,7 @@ def rows(shard):
 
 
 def encoding_pieces(shard):
-    from finetune.config.task import Account
-    from finetune.data.lengths import Limit, fit
-
-    return fit(shard, Limit(1000, "error"), Account(0))
+    return lengths.fit(shard, lengths.Limit(1000, "error"), Account(0))
 
 
 def kept(shard):
@@ -69,6 +66,15 @@ def test_read_is_kept_and_dropped_with_each_reason_and_row(encode):
     assert account.dropped == {"no text": [1, 6], "it shouts": [2], "nothing to train": [4]}
     assert account.read == shard.rows + sum(map(len, account.dropped.values()))
     assert shard.numbers.tolist() == [0, 3, 5]
+
+
+@pytest.mark.parametrize("overlong", ["truncate_end", "truncate_prompt", "drop", "split"])
+def test_rows_that_are_dropped_for_their_length_are_counted_with_those_dropped_before(encode, overlong):
+    shard, account = encode(["a", "--", "----b", "c", None, "---b-----", "-----b----", "---"])
+    pieces = lengths.fit(shard, lengths.Limit(3, overlong), account)
+    dropped = [number for at in account.dropped.values() for number in at]
+    assert {1, 4, 7} <= set(dropped)
+    assert account.read == len(set(shard.numbers[pieces["row"]].tolist())) + len(dropped)
 
 
 TEXTS = ["a", None, "b!", "c", "ab-de", "d", "e!", "f-", "--"] * 5

@@ -22,12 +22,17 @@ def row(prompt, answer):
     return {"input_ids": ids, "labels": [IGNORED] * prompt + ids[prompt:]}
 
 
+def shard_of(folder, rows):
+    """Rows that are numbered from 10 on."""
+    with Writer(folder) as writer:
+        writer.append(part_of(range(10, 10 + len(rows)), rows, "ids"))
+    return Shard(folder)
+
+
 @pytest.fixture
 def fit(tmp_path):
-    def fit(overlong, *rows, max_length=6):
-        with Writer(tmp_path) as writer:
-            writer.append(part_of(range(10, 10 + len(rows)), rows, "ids"))
-        shard, account = Shard(tmp_path), Account(read=len(rows))
+    def fit(overlong, *rows, max_length=6, account=None):
+        shard, account = shard_of(tmp_path, rows), account or Account(read=len(rows))
         pieces = lengths.fit(shard, Limit(max_length, overlong), account)
         return [(found["input_ids"], found["labels"]) for found in Rows([shard], pieces)], account
 
@@ -81,13 +86,48 @@ def test_split_keeps_every_part_that_has_something_to_train(fit):
     assert account.notes == {"split": 2, "parts with nothing to train": 1, "tokens": 22, "trained tokens": 15}
 
 
-def test_read_is_kept_and_dropped_whatever_becomes_of_long_rows(fit):
-    rows = [row(prompt, answer) for prompt in (1, 5, 9) for answer in (1, 3, 8)]
-    for overlong in ("drop", "truncate_prompt", "truncate_end"):
-        found, account = fit(overlong, *rows)
-        assert len(found) + sum(map(len, account.dropped.values())) == len(rows)
-        assert all(len(tokens) <= 6 for tokens in ids(found))
-        assert sum(label != IGNORED for _, labels in found for label in labels) == account.notes["trained tokens"]
+def test_split_drops_a_row_of_which_no_part_has_anything_to_train(fit):
+    asked, wide = {"input_ids": [1] * 12, "labels": [IGNORED] * 6 + [1] + [IGNORED] * 5}, row(3, 3)
+    found, account = fit("split", asked, wide)
+    assert ids(found) == [wide["input_ids"]]
+    assert account.dropped == {"nothing to train": [10]}
+    assert account.notes == {"tokens": 6, "trained tokens": 3}
+
+
+POLICIES = ("drop", "truncate_prompt", "truncate_end", "split", "whole")
+REASONS = ("nothing to train", "longer than 6 tokens", "longer than 6 tokens without its prompt")
+
+
+def random_row(random):
+    """Of any length, trained at any place but at one at least, as `encode` hands it on."""
+    ids = random.integers(1, 9, random.integers(1, 30))
+    is_trained = random.random(len(ids)) < random.choice([0.03, 0.5])
+    is_trained[random.integers(len(ids))] = True
+    return {"input_ids": ids.tolist(), "labels": np.where(is_trained, ids, IGNORED).tolist()}
+
+
+@pytest.mark.parametrize("overlong", POLICIES)
+def test_read_is_kept_and_dropped_whatever_becomes_of_long_rows_and_was_dropped_before(tmp_path, overlong):
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        rows = [random_row(random) for _ in range(random.integers(1, 12))]
+        earlier = {reason: at for at, reason in enumerate(random.permutation(REASONS)[: random.integers(3)].tolist())}
+        account = Account(len(rows) + len(earlier), {reason: [at] for reason, at in earlier.items()})
+        shard = shard_of(tmp_path, rows)
+        pieces = lengths.fit(shard, Limit(6, overlong), account)
+        kept = shard.numbers[pieces["row"]].tolist()
+        dropped = [number for at in account.dropped.values() for number in at]
+        assert all(at in account.dropped[reason] for reason, at in earlier.items())
+        assert len(set(kept)) + len(dropped) == len({*kept, *dropped}) == account.read
+        assert overlong == "split" or len(set(kept)) == len(kept)
+        assert overlong == "whole" or max(pieces["length"], default=0) <= 6
+        labels = [label for found in Rows([shard], pieces) for label in found["labels"] if label != IGNORED]
+        assert len(labels) == account.notes["trained tokens"]
+
+
+def test_what_was_truncated_before_is_counted_with_what_is_truncated_here(fit):
+    _, account = fit("truncate_end", LONG_ANSWER, account=Account(1, notes={"truncated": 2}))
+    assert account.notes["truncated"] == 3
 
 
 @pytest.mark.parametrize("block", [1, 7, 50])

@@ -92,9 +92,59 @@ def test_the_same_seed_mixes_the_same():
 
 def test_two_rules_of_one_source_are_refused():
     with pytest.raises(UserError, match=r"dataset\.sources\.1: samples and epochs are both set"):
-        mixture.check([SourceConfig(path="a"), SourceConfig(path="b", samples=1, epochs=2)])
+        mixture.check([SourceConfig(path="a"), SourceConfig(path="b", samples=1, epochs=2)], MixtureConfig())
+
+
+TEMPERATURE_AND_AMOUNTS = (
+    "dataset.mixture.temperature=2 decides the share of every source, and dataset.sources.0.samples=3, "
+    "dataset.sources.1.epochs=4 would say how much is taken; leave the temperature out, or write "
+    "dataset.sources.N.weight for every source instead"
+)
+
+
+def test_a_temperature_beside_amounts_is_refused_with_every_key():
+    rules, warm = ({"samples": 3}, {"epochs": 4}), MixtureConfig(temperature=2.0)
+    with pytest.raises(UserError) as early:
+        mixture.check([SourceConfig(path="a", **rule) for rule in rules], warm)
+    with pytest.raises(UserError) as late:
+        mix(*rules, temperature=2.0)
+    assert str(early.value) == str(late.value) == TEMPERATURE_AND_AMOUNTS
+
+
+def test_a_temperature_beside_tokens_of_one_source_is_refused():
+    with pytest.raises(UserError, match=r"temperature=2 .* dataset\.sources\.1\.tokens=5000000 would say"):
+        mix({}, {"tokens": 5000000}, temperature=2.0)
+
+
+def test_a_temperature_draws_weights_together():
+    assert counts(mix({"weight": 9}, {"weight": 1}, temperature=2.0)) == [300, 100]
+
+
+NOTHING = {
+    "a small weight": ([{"weight": 9999}, {"weight": 1}], {}, "dataset.sources.1.weight=1"),
+    "a small weight of tokens": ([{"weight": 1e5}, {"weight": 1}], {"weigh": "tokens"}, "dataset.sources.1.weight=1"),
+    "few epochs": ([{}, {"epochs": 0.004}], {}, "dataset.sources.1.epochs=0.004"),
+    "a low temperature": ([{}, {}], {"temperature": 0.1}, "dataset.mixture.temperature=0.1"),
+    "a share too small for a number": (
+        [{}, {}],
+        {"temperature": 0.001, "stopping_strategy": "all_exhausted"},
+        "dataset.mixture.temperature=0.001",
+    ),
+}
+
+
+@pytest.mark.parametrize(("rules", "options", "key"), NOTHING.values(), ids=NOTHING)
+def test_rules_that_take_no_row_of_a_source_are_refused_by_their_key(rules, options, key):
+    with pytest.raises(UserError) as refused:
+        mix(*rules, **options)
+    name = key.partition("=")[0]
+    expected = (
+        f"{key}: an epoch takes no row of source a, for its amount rounds to 0; write a larger {name}, or leave the "
+        "source out"
+    )
+    assert str(refused.value) == expected
 
 
 def test_a_weight_of_some_sources_only_is_refused():
     with pytest.raises(UserError, match=r"dataset\.sources\.1 has no weight, and others have"):
-        mixture.check([SourceConfig(path="a", weight=1), SourceConfig(path="b")])
+        mixture.check([SourceConfig(path="a", weight=1), SourceConfig(path="b")], MixtureConfig())

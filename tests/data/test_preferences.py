@@ -19,6 +19,11 @@ LAYOUTS = {
     "texts": {"prompt": "hello", "chosen": "hallo welt", "rejected": "how are you"},
     "the prompt in the answers": {"chosen": [ASKED, GOOD], "rejected": [ASKED, BAD]},
     "a prompt that the answers repeat": {"prompt": "hello", "chosen": [ASKED, GOOD], "rejected": [ASKED, BAD]},
+    "texts that repeat the text of the prompt": {
+        "prompt": "hello",
+        "chosen": "hello hallo welt",
+        "rejected": "hello how are you",
+    },
     "messages and texts": {"prompt": [ASKED], "chosen": "hallo welt", "rejected": "how are you"},
 }
 
@@ -46,6 +51,22 @@ def test_every_layout_gives_the_same_sequences(row):
     (prompt, chosen), (other, rejected) = parts(found)
     assert prompt == other == "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n\n"
     assert (chosen, rejected) == ("hallo welt<|im_end|>", "how are you<|im_end|>")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_a_column_of_system_is_said_before_the_prompt(layout):
+    (found,) = encode([layout | {"system": "one two"}]).rows
+    said = {"role": "system", "content": "one two"}
+    assert found == encode([{"prompt": [said, ASKED], "chosen": [GOOD], "rejected": [BAD]}]).rows[0]
+    singles = [{"prompt": "hello", "completion": "hallo welt", "label": is_wanted} for is_wanted in (True, False)]
+    wanted = encode([each | {"system": "one two"} for each in singles], KTO()).rows
+    assert [*wanted] == [*encode([each | {"prompt": [said, ASKED]} for each in singles], KTO()).rows]
+
+
+def test_a_system_message_of_a_prompt_that_is_not_what_the_column_says_is_refused():
+    told = {"role": "system", "content": "three"}
+    found = encode([{**MESSAGES, "prompt": [told, ASKED], "system": "one two"}])
+    assert found.account.dropped == {"the column of system and the system message of the row differ": [0]}
 
 
 def test_texts_with_the_prompt_in_them_are_compared_from_where_their_tokens_part():

@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 
 import datasets
+import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from tiny import CHATML, DEFAULT_SYSTEM, REWRITING, bert, bert_tokenizer, chat_tokenizer, llama
@@ -26,9 +28,13 @@ from finetune.config.schema import (
     TokenizerConfig,
     TrackingConfig,
 )
-from finetune.data import lengths, splits
+from finetune.config.task import Encoder, RowError
+from finetune.data import lengths, numbering, rendering, splits
 from finetune.data.prepare import prepare
+from finetune.data.shards import Shard
+from finetune.data.splits import Split
 from finetune.errors import UserError
+from finetune.evaluation import generation
 from finetune.models import tokenizer
 from finetune.tasks.sequence_classification import SequenceClassification
 from finetune.tasks.sft import SFT
@@ -235,6 +241,59 @@ def test_each_input_that_changes_gets_another_folder(data, tmp_path, change):
     assert folder(changed.pop("task"), llama(), data, **changed) != first
 
 
+@pytest.mark.parametrize("file", ["additional_chat_templates/tool_use.jinja", "source.spm", "bpe.codes", "vocab.json"])
+def test_each_file_of_a_tokenizer_that_changes_gets_another_folder(data, tmp_path, file):
+    own = tmp_path / "own"
+    shutil.copytree(llama(), own)
+    made = config(SFT(), own, data)
+    found = []
+    for content in ("1", "2"):
+        (own / file).parent.mkdir(exist_ok=True)
+        (own / file).write_text(content)
+        found.append(prepare(made).folder)
+    assert found[0] != found[1]
+
+
+DATED = "{%- if strftime_now is defined %}{{ strftime_now('%Y-%m-%d') }}{% endif %}" + CHATML
+
+
+@pytest.fixture
+def another_day(monkeypatch):
+    """Lets a day pass."""
+    tomorrow = date.today() + timedelta(days=1)
+
+    class Tomorrow(date):
+        @classmethod
+        def today(cls):
+            return tomorrow
+
+    return lambda: monkeypatch.setattr(rendering, "date", Tomorrow)
+
+
+def test_rows_of_a_template_that_writes_the_date_are_made_once_and_say_which_date_they_have(data, another_day):
+    made = config(SFT(), llama(), data, TokenizerConfig(chat_template=DATED))
+    note = f"rows with the date that the chat template writes, {date.today()}"
+    first = prepare(made)
+    another_day()
+    again = prepare(made)
+    assert again.folder == first.folder
+    assert again.report["train"]["notes"][note] == again.report["train"]["kept"]
+
+
+def test_rows_of_a_template_that_writes_no_date_say_nothing_of_it(data):
+    assert not [note for note in prepare(config(SFT(), llama(), data)).report["train"]["notes"] if "date" in note]
+
+
+@pytest.mark.parametrize("library", ["transformers", "tokenizers", "jinja2"])
+def test_another_version_of_a_library_that_makes_tokens_gets_other_rows(data, monkeypatch, library):
+    first = prepare(config(SFT(), llama(), data))
+    installed = rendering.version
+    monkeypatch.setattr(rendering, "version", lambda name: "0" if name == library else installed(name))
+    second = prepare(config(SFT(), llama(), data))
+    assert second.folder != first.folder
+    assert second.rows("train").shards[0].folder != first.rows("train").shards[0].folder
+
+
 def test_what_decides_no_row_changes_no_folder(data):
     made = config(SFT(), llama(), data)
     other = replace(made, name="other", trainer={"learning_rate": 1}, dataset=replace(made.dataset, max_dropped=0.5))
@@ -286,6 +345,63 @@ def test_an_error_in_a_row_names_the_split_and_the_row(data):
         UserError, match=r"^validation: row 2: the conversation up to an assistant turn is not a prefix"
     ):
         prepare(config(SFT(), llama(), data, TokenizerConfig(chat_template=REWRITING)))
+
+
+def fifty(tmp_path, at, row):
+    """A file of fifty chats with another one at a place."""
+    rows = [{"messages": chat(f"one {number}")} for number in range(50)]
+    rows[at] = row
+    write(tmp_path / "fifty.jsonl", rows)
+    return tmp_path / "fifty.jsonl"
+
+
+def chat(text, turns=1, **more):
+    pair = [{"role": "user", "content": text}, {"role": "assistant", "content": "two three four", **more}]
+    return pair * turns
+
+
+FAULTY = {
+    "of a weight": ({"messages": chat("one", weight=-1)}, {"task": SFT(mask="per_turn")}),
+    "of a rendering": ({"messages": chat("one", 2)}, {"tokenizer": TokenizerConfig(chat_template=REWRITING)}),
+    "of a length": ({"messages": chat("one " * 300)}, {"task": SFT(overlong="error")}),
+}
+
+
+@pytest.mark.parametrize(("row", "options"), FAULTY.values(), ids=FAULTY)
+def test_an_error_in_a_split_that_was_cut_names_the_row_of_the_file(tmp_path, row, options):
+    chosen = {"task": SFT(), **options}
+    with pytest.raises(UserError, match=r"^(train|validation): row 30\b"):
+        prepare(config(chosen.pop("task"), llama(), fifty(tmp_path, 30, row), **chosen, validation_size=5))
+
+
+def test_dropped_rows_of_a_split_that_was_cut_are_those_of_the_file(tmp_path):
+    empty = {"messages": [{"role": "user", "content": "one"}, {"role": "assistant", "content": ""}]}
+    file = fifty(tmp_path, 30, empty)
+    prepared = prepare(config(SFT(), llama(), file, validation_size=5, max_dropped=0.5))
+    dropped = [entry["first"] for part in prepared.report.values() for entry in part["dropped"].values()]
+    assert dropped == [[30]]
+    lines = [json.loads(line)["messages"][0]["content"] for line in file.read_text().splitlines()]
+    for split in ("train", "validation"):
+        rows = prepared.rows(split)
+        for at in range(len(rows)):
+            (number,) = rows.numbers(at)
+            assert f"user\n{lines[number]}<|im_end|>" in prepared.tokenizer.decode(rows[at]["input_ids"])
+
+
+def test_a_file_that_is_at_fault_is_named_beside_the_row_of_the_source(tmp_path):
+    rows = Split(Dataset.from_dict({"text": ["a", "b", "c"]}), "", numbers=np.array([7, 5, 9]))
+
+    def read(row, number):
+        if number == 1:
+            raise RowError("cannot be heard", "five.wav")
+        return row["text"]
+
+    def tokenize(texts, cut):
+        return [{"input_ids": [1], "labels": [1]} for _ in texts]
+
+    account = numbering.encode(rows, Encoder(read, tokenize, labels="ids", overlong="drop"), tmp_path)
+    assert (account.dropped, account.files) == ({"cannot be heard": [5]}, {"5": "five.wav"})
+    assert Shard(tmp_path).numbers.tolist() == [7, 9]
 
 
 def test_an_unknown_label_names_the_split_the_row_and_the_label(tmp_path):
@@ -556,3 +672,21 @@ def test_removed_rows_are_accounted_for_by_the_row_that_was_read(data):
     }
     assert [prepared.rows("train").numbers(at)[0] for at in range(7)] == [1, 2, 3, 4, 6, 8, 9]
     assert prepared.report["train"]["audit"]["duplicates"] == {"exact": 0, "near": 0, "evaluated": 0}
+
+
+def test_what_is_asked_of_a_model_are_the_rows_that_were_kept_of_every_source(tmp_path):
+    """Sources have their own columns, and are asked in turn; a row that was dropped is not asked."""
+    names, columns = ("one", "two"), ("prompt", "completion")
+    for name in names:
+        rows = [{f"{name}_prompt": "hello", f"{name}_completion": f"{name} {at}"} for at in range(4)]
+        rows[2][f"{name}_completion"] *= 1 if name == "two" else 40
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "train.jsonl", [row for row in rows if len(row[f"{name}_completion"]) < 9])
+        write(tmp_path / name / "validation.jsonl", rows)
+    sources = [
+        SourceConfig(path=str(tmp_path / name), columns={role: f"{name}_{role}" for role in columns}) for name in names
+    ]
+    made = config(SFT(), llama(), data=None, tokenizer=TokenizerConfig(max_length=32), max_dropped=0.5)
+    made = replace(made, dataset=replace(made.dataset, path=None, sources=sources))
+    asked = [question["answer"] for question in generation.asked(made.task, prepare(made).kept("validation"))]
+    assert asked == ["one 0", "two 0", "one 1", "two 1", "one 3", "two 2", "two 3"]

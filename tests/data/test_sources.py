@@ -7,7 +7,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict
 
 from finetune.config import recipes
-from finetune.config.data import DatasetConfig
+from finetune.config.data import DatasetConfig, SourceConfig
 from finetune.data import sources, splits
 from finetune.errors import UserError
 
@@ -96,6 +96,37 @@ def test_data_files_are_relative_to_the_folder(folder):
 def test_data_files_may_be_patterns_or_whole_paths(folder):
     assert len(every_row(load(folder, data_files="t*.jsonl"))) == 25
     assert len(every_row(load(folder, data_files=str(folder / "train.jsonl")))) == 20
+
+
+@pytest.fixture
+def configured(tmp_path):
+    """A folder whose README declares two configurations, of which the first is the default."""
+    (tmp_path / "README.md").write_text(
+        "---\nconfigs:\n- config_name: en\n  default: true\n  data_files: en.jsonl\n"
+        "- config_name: de\n  data_files: de.jsonl\n---\n"
+    )
+    DATA.select(range(20)).to_json(tmp_path / "en.jsonl")
+    DATA.select(range(20, 30)).to_json(tmp_path / "de.jsonl")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("name", "expected"), [("de", ROWS[20:]), ("en", ROWS[:20]), (None, ROWS[:20])])
+def test_a_configuration_that_a_folder_declares_is_read_by_its_name(configured, name, expected):
+    assert every_row(load(configured, name=name)) == expected
+    (source,) = sources.sources_of(DatasetConfig(sources=[SourceConfig(path=str(configured), name=name)]))
+    assert every_row(splits.load(source, 1)) == expected
+
+
+def test_a_configuration_that_a_folder_does_not_declare_is_answered_with_those_there_are(configured):
+    with pytest.raises(UserError, match=r"dataset\.name=ed: the folder has the configurations en, de\."):
+        load(configured, name="ed")
+
+
+def test_the_name_of_a_source_that_has_no_configurations_is_refused(folder):
+    for path, files in ((folder, None), (folder / "train.jsonl", None), (folder, "train.jsonl")):
+        source = SourceConfig(path=str(path), name="de", data_files=files)
+        with pytest.raises(UserError, match=r"name=de of .* is read by nothing: .* Leave name out"):
+            sources.sources_of(DatasetConfig(sources=[source]))
 
 
 def test_data_that_ships_with_the_recipes_is_read(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 from test_prepare import SFT, cache, config, data, llama, write  # noqa: F401
 
 from finetune.config.data import PackingConfig, SourceConfig
+from finetune.config.launch import LaunchConfig
 from finetune.data import splits
 from finetune.data.prepare import prepare
 from finetune.data.sources import DataSource
@@ -26,6 +27,34 @@ def test_as_many_rows_are_read_as_the_steps_take(data):  # noqa: F811
 def test_the_global_batch_decides_where_it_is_written(data):  # noqa: F811
     made = replace(streamed(data, max_steps=2, per_device_train_batch_size=1), global_batch_size=3)
     assert prepare(made).report["train"]["read"] == 7
+
+
+def test_as_many_rows_are_read_as_the_steps_of_all_processes_take(data):  # noqa: F811
+    made = streamed(data, max_steps=2, per_device_train_batch_size=1, gradient_accumulation_steps=2)
+    together = replace(made, launch=LaunchConfig(method="torchrun", nproc_per_node=2))
+    assert [prepare(each).report["train"]["read"] for each in (made, together)] == [5, 9]
+    assert prepare(replace(together, global_batch_size=2)).report["train"]["read"] == 5
+
+
+def test_rows_cut_from_a_stream_are_never_those_cut_from_the_whole_file(data):  # noqa: F811
+    made = config(SFT(), llama(), data / "train.jsonl", limit=4, validation_size=2)
+    whole, limited = prepare(made), prepare(replace(made, dataset=replace(made.dataset, streaming=True)))
+    for split in ("train", "validation"):
+        expected = [limited.raw[split][at]["completion"] for at in range(len(limited.raw[split]))]
+        assert [completion(limited, split, at) for at in range(len(expected))] == expected
+        assert limited.rows(split).shards[0].folder != whole.rows(split).shards[0].folder
+
+
+def test_rows_of_splits_that_nothing_cuts_are_tokenized_once(data):  # noqa: F811
+    made = config(SFT(), llama(), data, limit=4)
+    whole, limited = prepare(made), prepare(replace(made, dataset=replace(made.dataset, streaming=True)))
+    assert limited.rows("train").shards[0].folder == whole.rows("train").shards[0].folder
+
+
+def completion(prepared, split, at):
+    """What the assistant says in a prepared row."""
+    text = prepared.tokenizer.decode(prepared.rows(split)[at]["input_ids"])
+    return text.rpartition("assistant\n")[2].partition("<|im_end|>")[0]
 
 
 def test_streamed_rows_are_those_of_the_file(data):  # noqa: F811

@@ -3,15 +3,18 @@
 import importlib.util
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from tiny_runs import chat, classify, config, finetune, own_caches, root, worked
 
 from finetune.artifacts import evaluate
+from finetune.config.launch import LaunchConfig
 from finetune.config.task import RowError, Task
 from finetune.errors import UserError
 from finetune.evaluation import generation, metrics
 from finetune.evaluation.generation import Answering
+from finetune.plan import frozen
 from finetune.plan.catalogue import PlanError, refuse_failed
 from finetune.plan.checks import early
 from finetune.plan.planned import planned
@@ -115,6 +118,15 @@ def test_a_run_is_scored_again_with_its_answers(answered):
     assert of_train["chrf"] > 0
 
 
+def test_questions_of_a_streamed_run_are_asked_where_there_are_fewer_accelerators(answered):
+    """A launch that counts them has no number on this machine; the plan has."""
+    plan = frozen.read(answered)
+    dataset, trainer = replace(plan.config.dataset, streaming=True), {**plan.config.trainer, "max_steps": 2}
+    launched = replace(plan.config, dataset=dataset, trainer=trainer, launch=LaunchConfig(method="torchrun"))
+    with own_caches():
+        assert evaluate._questions(replace(plan, config=launched), answered, "train")
+
+
 def test_the_plan_says_what_is_answered():
     with own_caches():
         details = {
@@ -144,7 +156,7 @@ def test_rows_that_ask_nothing_are_refused_where_answers_are_wanted():
         def question(self, row, facts):
             raise RowError("asks nothing")
 
-    assert list(generation.asked(Silent(name="silent"), [{}], {})) == []
+    assert list(generation.asked(Silent(name="silent"), [({}, {})])) == []
 
 
 def test_the_part_that_a_pattern_finds_is_what_metrics_compare():

@@ -199,7 +199,7 @@ def test_processes_are_told():
 
 
 def test_more_processes_than_accelerators_are_refused(monkeypatch):
-    monkeypatch.setattr("finetune.plan.environment.accelerators", lambda: 1)
+    monkeypatch.setattr("finetune.models.processes.accelerators", lambda: 1)
     with pytest.raises(PlanError, match="has 1 accelerators") as refusal:
         early("launch=torchrun", "launch.nproc_per_node=2")
     assert refusal.value.exit_code == 3

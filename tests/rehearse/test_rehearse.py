@@ -79,6 +79,12 @@ def test_a_streamed_recipe_is_rehearsed_on_the_first_of_its_rows(tmp_path):
     assert not found.saved(tmp_path / "rows", recipe.dataset).streaming
 
 
+def test_a_streamed_recipe_for_accelerators_is_rehearsed_where_there_are_none(tmp_path):
+    recipe = config(chat("dataset.streaming=true", "trainer.max_steps=9", "launch=torchrun"))
+    with own_caches():
+        assert rows.find(recipe, 16, tmp_path).splits["train"]
+
+
 def test_more_rows_are_taken_where_few_do_not_hold_every_label(tmp_path, caplog):
     """Of 16 rows, none has most of the labels that are to be scored."""
     rows = [{"text": f"the cat {at}", "label": f"label {at % LABELS}"} for at in range(800)]

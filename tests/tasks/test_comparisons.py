@@ -4,6 +4,7 @@ becomes of it, and what is refused."""
 import json
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -244,7 +245,7 @@ def test_rewards_are_scored_as_trl_computes_them_with_margins():
     assert float(found.loss) == pytest.approx(float(trainer.compute_loss(model, dict(batch))), rel=1e-5)
 
 
-def test_each_prompt_is_paired_with_the_answer_before_and_its_own_is_left_alone():
+def test_each_prompt_is_paired_with_an_answer_of_the_row_before_and_its_own_is_left_alone():
     rows, _, words = batch_of(KTO())
     batch = KTO().collator(words)(rows.__getitems__([0, 1]))
     own, crossed = (
@@ -254,8 +255,34 @@ def test_each_prompt_is_paired_with_the_answer_before_and_its_own_is_left_alone(
         ]
         for kind in ("", "KL_")
     )
-    assert crossed == [own[-1], *own[:-1]]
+    assert crossed == [*own[2:], *own[:2]]
     assert batch["label"].tolist() == [True, False, True, False]
+
+
+def kto_row(prompt, *answers):
+    """A row of answers to a prompt, the first of them wanted."""
+    tokens = [token for answer in answers for token in (*prompt, *answer)]
+    labels = [label for answer in answers for label in (*[-100] * len(prompt), *answer)]
+    lengths = [len(prompt) + len(answer) for answer in answers]
+    columns = {"input_ids": tokens, "labels": labels, "seq_lengths": lengths}
+    return {name: np.array(values) for name, values in columns.items()} | {"wanted": [1, 0][: len(answers)]}
+
+
+@pytest.mark.parametrize(
+    ("rows", "crossed"),
+    [
+        ([([1, 2], [11, 12], [13]), ([3, 4], [33, 34], [31]), ([5], [51], [52, 53])],
+         [[1, 2, 51], [1, 2, 52, 53], [3, 4, 11, 12], [3, 4, 13], [5, 33, 34], [5, 31]]),
+        ([([1, 2], [11, 12]), ([3, 4], [31])], [[1, 2, 31], [3, 4, 11, 12]]),
+    ],
+    ids=["pairs", "single answers"],
+)  # fmt: skip
+def test_no_prompt_is_paired_with_an_answer_to_itself(rows, crossed):
+    words = AutoTokenizer.from_pretrained(llama())
+    batch = KTO().collator(words)([kto_row(*row) for row in rows])
+    found = [ids[mask.bool()].tolist() for ids, mask in zip(batch["KL_input_ids"], batch["KL_attention_mask"])]
+    assert found == crossed
+    assert len(batch["KL_input_ids"]) == len(batch["input_ids"])
 
 
 # However a step is cut

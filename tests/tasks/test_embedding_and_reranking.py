@@ -11,6 +11,8 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
+from sentence_transformers import CrossEncoder
 from sklearn.metrics import average_precision_score, ndcg_score
 from tiny_runs import LABELS, LORA, bert, config, finetune, own_caches, root, worked
 from transformers import AutoModel, AutoTokenizer
@@ -116,8 +118,6 @@ def test_vectors_are_those_that_sentence_transformers_gives(kind):
 
 @pytest.mark.parametrize("kind", ["candidates", "labelled_lora"])
 def test_scores_are_those_that_a_cross_encoder_gives(kind):
-    from sentence_transformers import CrossEncoder
-
     (pair, ranked) = answers(kind, [["the cat", "dog"], {"query": "the cat", "documents": ["oak", "dog"]}])
     model = CrossEncoder(str(trained(kind).model))
     assert pair["score"] == pytest.approx(float(model.predict([("the cat", "dog")])[0]), abs=1e-4)
@@ -141,6 +141,42 @@ def test_scores_are_those_that_a_cross_encoder_gives(kind):
 def test_an_input_that_cannot_be_asked_is_refused_by_number(kind, wrong):
     with pytest.raises(UserError, match="input 0: "):
         answers(kind, [wrong])
+
+
+PROMPTED = {
+    "labelled": ("document", {"query": "ox", "document": "dog", "label": 1}),
+    "scored": ("document", {"query": "ox", "document": "dog", "score": 0.5}),
+    "pair": ("positive", {"query": "ox", "positive": "dog"}),
+    "triplet": ("positive", {"query": "ox", "positive": "dog", "negative": "oak"}),
+    "candidates": ("documents", {"query": "ox", "documents": ["dog", "oak"], "labels": [1, 0]}),
+}
+
+
+@pytest.mark.parametrize("layout", PROMPTED)
+def test_a_pair_is_scored_with_the_prompts_it_was_trained_with_however_it_is_asked(layout):
+    role, row = PROMPTED[layout]
+    prompts = {"query": "the ", **dict.fromkeys({role, "negative"} & row.keys(), "rice ")}
+    torch.manual_seed(0)
+    model, task = CrossEncoder(str(bert()), num_labels=1), Reranking(prompts=prompts)
+    facts = task.describe(Dataset.from_list([row]), {})
+    texts, _ = task.read(row, 0, facts)
+    assert texts == ["the ox", "rice dog", "rice oak"][: len(texts)]
+
+    listed = {"query": "ox", "documents": ["oak", "dog"]}
+    single = [] if layout == "candidates" else [{"query": "ox", role: "dog"}]
+    *pairs, ranked = task.predict(model, None, [["ox", "dog"], *single, listed], {"columns": facts["columns"]})
+    ranking = {each["document"]: each["score"] for each in ranked["ranking"]}
+    expected, other = (
+        round(float(each), 4) for each in model.predict([("the ox", "rice dog"), ("the ox", "rice oak")])
+    )
+    assert [pair["score"] for pair in pairs] == [expected] * len(pairs)
+    assert ranking == pytest.approx({"dog": expected, "oak": other}, abs=1e-4)
+
+
+def test_a_prompt_that_tells_the_positive_from_the_negative_is_refused():
+    task = Reranking(prompts={"positive": "rice "})
+    with pytest.raises(UserError, match="Write the same for both"):
+        task.describe(Dataset.from_list([PROMPTED["triplet"][1]]), {})
 
 
 @cache
@@ -284,6 +320,18 @@ def test_what_is_cut_is_counted_prompts_are_put_before_and_the_layout_is_shown()
     assert first["texts"] == [5, 8]
     assert second["texts"] == [5, 3]
     assert found.tokenizer.decode(list(second["input_ids"])) == "[CLS] cow the cat [SEP] [CLS] dog [SEP]"
+
+
+@pytest.mark.parametrize(("words", "cut"), [(6, 0), (7, 1)])
+def test_a_pair_that_is_cut_where_it_is_joined_is_counted(words, cut):
+    """Seven words of a query, some of a document and three special tokens."""
+    query, document = "cat " * 7, "dog " * words
+    pair = {"query": query, "document": document, "label": 1}
+    found = read("reranking", [pair, pair | {"document": "dog", "label": 0}], "tokenizer.max_length=16")
+    assert found.report["train"]["notes"].get("truncated", 0) == cut
+    ranked = {"query": query, "documents": ["oak", document], "labels": [0, 1]}
+    found = read("reranking", [ranked, RANKED], "tokenizer.max_length=16")
+    assert found.report["train"]["notes"].get("truncated", 0) == cut
 
 
 def test_the_audit_knows_scores_and_the_labels_of_candidates():

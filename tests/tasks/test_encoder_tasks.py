@@ -252,6 +252,16 @@ def test_what_is_hidden_follows_the_generator_while_training_and_the_row_while_s
     assert torch.equal(fixed([row()])["labels"], fixed([row(), row(3)])["labels"][:1])
 
 
+def test_labels_lie_at_their_tokens_also_where_the_tokenizer_pads_on_the_left():
+    words = AutoTokenizer.from_pretrained(bert(), padding_side="left")
+    rows = [row(), row(2), row(1)]
+    batch = Masking(words, 1.0)(rows)
+    for at, each in enumerate(rows):
+        ids = each["input_ids"]
+        assert batch["labels"][at, : len(ids)].tolist() == [-100, *ids[1:-1], -100]
+        assert batch["attention_mask"][at].tolist() == [1] * len(ids) + [0] * (10 - len(ids))
+
+
 def test_the_pieces_of_a_word_are_hidden_together():
     of_words = {**row(), "words": [-1, 0, 0, 1, 1, 2, 2, 3, 3, -1]}
     labels = masking()([of_words] * 50)["labels"]

@@ -159,7 +159,7 @@ def test_too_many_unreadable_images_are_refused_with_their_names(broken, capsys)
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [
-        ([{"image": 3, "label": "a"}, {"image": 4, "label": "b"}] * 3, "row 0: image holds int, where the name of a"),
+        ([{"image": 3, "label": "a"}, {"image": 4, "label": "b"}] * 3, "row 4: image holds int, where the name of a"),
         ([{"picture": "a.png", "label": "a"}] * 6, "no column for the image"),
         ([{"image": "a.png", "label": "a"}] * 6, "holds one label only: a"),
         ([{"image": "a.png", "label": None}] * 6, "holds no label"),

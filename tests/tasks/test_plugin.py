@@ -138,7 +138,7 @@ def test_it_is_trained_verified_and_asked(installed, rows, capsys):
     ("most", "stars", "message"),
     [
         (5, {"cat": 1, "oak": 6}, "6 stars, where there are 1 to 5. See task.most"),
-        (5, {"cat": 0, "oak": 5}, "row 0: 0 stars"),
+        (5, {"cat": 0, "oak": 5}, "row 6: 0 stars"),
         (5, {"cat": "many", "oak": 5}, "label 'many' is not a number"),
         (1, STARS, "of fewer than two stars there is nothing to learn"),
     ],

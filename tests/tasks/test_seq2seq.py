@@ -328,7 +328,7 @@ BAD = {
     "numbers instead of texts": ([{"en": 1, "fr": "chat"}] * 8, (), "en is no text but int"),
     "empty targets": ([PAIR] * 4 + [{"en": "cat", "fr": " "}] * 4, (), "no text in fr"),
     "a long target": ([PAIR, LONG] * 4, ("task.overlong=error", "task.max_target_length=4"),
-                      r"row 1: a target of 11 tokens, more than task\.max_target_length=4"),
+                      r"row 7: a target of 11 tokens, more than task\.max_target_length=4"),
     "a long source": ([{"en": "cat " * 40, "fr": "chat"}] * 8, ("task.overlong=error",), "more than tokenizer"),
     "packing": ([PAIR] * 8, ("packing=best_fit",), "packing"),
     "a model that writes nothing": ([PAIR] * 8, ("model.path=BERT",), "bert has no AutoModelForSeq2SeqLM"),
