@@ -46,17 +46,24 @@ def sources_of(config: DatasetConfig) -> list[DataSource]:
     if not config.path and not config.sources:
         raise UserError("dataset.path must be set: a Hub id, a file or a folder; or dataset.sources, a list of them")
     for source, part in zip(config.sources, parts(config)):
-        _check_name(source, part)
+        _check_read(source, part)
     names = [source.label or _short(source.path) for source in config.sources] or [ONLY]
     if doubled := {name for name in names if names.count(name) > 1}:
         raise UserError(f"dataset.sources: {', '.join(sorted(doubled))} is there twice; name them apart with label=…")
     return [DataSource(name, part, identity(part)) for name, part in zip(names, parts(config))]
 
 
-def _check_name(source: SourceConfig, config: DatasetConfig) -> None:
-    """Refuse a configuration's name that nothing reads."""
-    target = local(source.path) if source.name else None
-    if target is not None and not is_configured(target, config):
+def _check_read(source: SourceConfig, config: DatasetConfig) -> None:
+    """Refuse keys of a source of this machine that nothing reads."""
+    target = local(source.path)
+    if target is None:
+        return
+    if source.revision:
+        raise UserError(
+            f"dataset.sources: revision={source.revision} of {source.path} is read by nothing: it is no repository of "
+            "the Hub. Leave revision out"
+        )
+    if source.name and not is_configured(target, config):
         raise UserError(
             f"dataset.sources: name={source.name} of {source.path} is read by nothing: configurations are declared by "
             "the README.md of a folder that is read without data_files. Leave name out"

@@ -129,6 +129,11 @@ def test_the_name_of_a_source_that_has_no_configurations_is_refused(folder):
             sources.sources_of(DatasetConfig(sources=[source]))
 
 
+def test_the_revision_of_a_source_of_this_machine_is_refused(folder):
+    with pytest.raises(UserError, match=r"revision=main of .* is read by nothing: .* Leave revision out"):
+        sources.sources_of(DatasetConfig(sources=[SourceConfig(path=str(folder), revision="main")]))
+
+
 def test_data_that_ships_with_the_recipes_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "RECIPES", tmp_path)
     (tmp_path / "data").mkdir()
