@@ -72,12 +72,21 @@ def _looked_for(tree: nodes.Template) -> Iterator[nodes.Node]:
         for operand in compare.ops:
             if operand.op in ("in", "notin") and not isinstance(operand.expr, nodes.List | nodes.Tuple):
                 yield compare.expr
+            if any(map(_is_stretch, (compare.expr, operand.expr))):
+                yield from (compare.expr, operand.expr)
     for call in tree.find_all(nodes.Call):
         if isinstance(call.node, nodes.Getattr) and call.node.attr not in WRITING:
             yield from (*call.args, *(each.value for each in call.kwargs))
     for each in tree.find_all(nodes.Filter):
         if each.name not in WRITING:
             yield from each.args
+
+
+def _is_stretch(node: nodes.Node) -> bool:
+    """Whether it may be a part of a text, such as `content[:7]`."""
+    if not isinstance(node, nodes.Getitem):
+        return False
+    return isinstance(node.arg, nodes.Slice) or not _texts(node.arg)
 
 
 def _compared(tree: nodes.Template) -> Iterator[nodes.Node]:

@@ -116,6 +116,8 @@ def test_an_invitation_that_depends_on_what_is_asked_is_proved_for_each_row():
         ("{% if content.startswith('#!') %}x{% endif %}", "#!x", True),
         ("{% if 'reasoning high:' in content | lower %}x{% endif %}", "Reasoning high: x", True),
         ("{% if content == 'stop' %}x{% endif %}", " stop\n", True),
+        ("{% if content[:2] == '#!' %}x{% endif %}", "#!x", True),
+        ("{% if messages[0]['role'] == 'a role' %}x{% endif %}", "in a role", False),
         ("{% if content == 'stop' %}x{% endif %}", "stop it", False),
         ("{% if content in ['yes', 'no'] %}x{% endif %}", "no", True),
         ("{% if 'image' in item %}x{% endif %}", "an image", False),
