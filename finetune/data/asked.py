@@ -67,13 +67,12 @@ def _texts(node: nodes.Node) -> set[str]:
 
 
 def _looked_for(tree: nodes.Template) -> Iterator[nodes.Node]:
-    """What may stand somewhere in a text: on the left of `in`, and what methods and filters are given."""
-    for compare in tree.find_all(nodes.Compare):
-        for operand in compare.ops:
-            if operand.op in ("in", "notin") and not isinstance(operand.expr, nodes.List | nodes.Tuple):
-                yield compare.expr
-            if any(map(_is_stretch, (compare.expr, operand.expr))):
-                yield from (compare.expr, operand.expr)
+    """What may stand somewhere in a text: on the left of `in`, beside a part of one, given to methods and filters."""
+    for left, operand in _comparisons(tree):
+        if operand.op in ("in", "notin") and not isinstance(operand.expr, nodes.List | nodes.Tuple):
+            yield left
+        if _is_part(left) or _is_part(operand.expr):
+            yield from (left, operand.expr)
     for call in tree.find_all(nodes.Call):
         if isinstance(call.node, nodes.Getattr) and call.node.attr not in WRITING:
             yield from (*call.args, *(each.value for each in call.kwargs))
@@ -82,18 +81,19 @@ def _looked_for(tree: nodes.Template) -> Iterator[nodes.Node]:
             yield from each.args
 
 
-def _is_stretch(node: nodes.Node) -> bool:
-    """Whether it may be a part of a text, such as `content[:7]`."""
-    if not isinstance(node, nodes.Getitem):
-        return False
-    return isinstance(node.arg, nodes.Slice) or not _texts(node.arg)
-
-
 def _compared(tree: nodes.Template) -> Iterator[nodes.Node]:
     """What a whole text may be."""
-    for compare in tree.find_all(nodes.Compare):
-        for operand in compare.ops:
-            if operand.op in ("eq", "ne") or isinstance(operand.expr, nodes.List | nodes.Tuple):
-                yield from (compare.expr, operand.expr)
+    for left, operand in _comparisons(tree):
+        if operand.op in ("eq", "ne") or isinstance(operand.expr, nodes.List | nodes.Tuple):
+            yield from (left, operand.expr)
     for test in tree.find_all(nodes.Test):
         yield from test.args
+
+
+def _comparisons(tree: nodes.Template) -> Iterator[tuple[nodes.Expr, nodes.Operand]]:
+    return ((compare.expr, operand) for compare in tree.find_all(nodes.Compare) for operand in compare.ops)
+
+
+def _is_part(node: nodes.Node) -> bool:
+    """Whether it may be a part of a text, such as `content[:7]`."""
+    return isinstance(node, nodes.Getitem) and (isinstance(node.arg, nodes.Slice) or not _texts(node.arg))
