@@ -29,20 +29,22 @@ PAD = -1
 
 
 def rows(items: Sequence[Item], tokenizer: PreTrainedTokenizerBase, limit: int, special: bool) -> list[dict[str, Any]]:
-    """The encoded rows; a text of more tokens than the limit is cut, and counted.
+    """The encoded rows; a text of more tokens than the limit is cut, and counted, as is a pair that will be cut.
 
     Args:
-        special: whether special tokens are put around each text.
+        special: whether special tokens are put around each text, or around pairs of the first and each other one.
     """
     flat = list(chain.from_iterable(texts for texts, _ in items))
     encoded, is_cut = _tokens(flat, tokenizer, limit, special)
+    room = limit - tokenizer.num_special_tokens_to_add(pair=True)
     found, start = [], 0
     for texts, label in items:
         part = slice(start, start := start + len(texts))
         joined = {name: list(chain.from_iterable(values[part])) for name, values in encoded.items()}
         known = {} if label is None else {"labels": label}
         lengths = list(map(len, encoded["input_ids"][part]))
-        found.append({**joined, LENGTHS: lengths, **known, NOTES: ["truncated"] * any(is_cut[part])})
+        is_pair_cut = not special and lengths[0] + max(lengths[1:]) > room
+        found.append({**joined, LENGTHS: lengths, **known, NOTES: ["truncated"] * (is_pair_cut or any(is_cut[part]))})
     return found
 
 

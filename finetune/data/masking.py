@@ -36,9 +36,10 @@ class Masking:
         self.ordinary = np.setdiff1d(np.arange(len(tokenizer)), self.special)
 
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """A padded batch with labels."""
+        """A batch with labels, both padded on the right."""
         hidden = [self._hidden(row) for row in rows]
-        batch = self.tokenizer.pad({"input_ids": [ids.tolist() for ids, _ in hidden]}, return_tensors="pt")
+        ids = {"input_ids": [shown.tolist() for shown, _ in hidden]}
+        batch = self.tokenizer.pad(ids, padding_side="right", return_tensors="pt")
         labels = torch.full_like(batch["input_ids"], IGNORED)
         for at, (_, own) in enumerate(hidden):
             labels[at, : len(own)] = torch.from_numpy(own)

@@ -75,7 +75,7 @@ def _check(found: Array, file: File) -> None:
 
 
 def reader(column: str, rate: int, shortest: float) -> Callable[[dict[str, Any], int], dict[str, Any]]:
-    """From a raw row and its number to what is kept of its sound: samples, seconds, the rate, and notes.
+    """From a raw row and its number to what is kept of its sound: samples, seconds, both rates, and notes.
 
     Args:
         shortest: seconds; a shorter sound drops its row.
@@ -90,16 +90,17 @@ def reader(column: str, rate: int, shortest: float) -> Callable[[dict[str, Any],
         seconds = len(sound.samples) / rate
         if seconds < shortest:
             raise RowError(f"the sound is shorter than {shortest:g} s", file.name)
-        return {"audio": sound.samples, "seconds": seconds, "rate": sound.rate, NOTES: sound.notes}
+        rates = {"rate": sound.rate, "model_rate": rate}
+        return {"audio": sound.samples, "seconds": seconds, **rates, NOTES: sound.notes}
 
     return read
 
 
 def shown(row: dict[str, Any]) -> Media:
     """A prepared row to listen to: what the model hears, at the rate it hears."""
-    samples, seconds, file = np.asarray(row["audio"], np.int16), float(row["seconds"]), io.BytesIO()
-    soundfile.write(file, samples, round(len(samples) / seconds), format="WAV")
-    words = f"a sound of {seconds:.2f} s, recorded at {int(row['rate']):,} Hz"
+    samples, rate, file = np.asarray(row["audio"], np.int16), int(row["model_rate"]), io.BytesIO()
+    soundfile.write(file, samples, rate, format="WAV")
+    words = f"a sound of {len(samples) / rate:.2f} s, recorded at {int(row['rate']):,} Hz"
     return Media(words, "audio/wav", file.getvalue())
 
 

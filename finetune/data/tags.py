@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from finetune.config.task import IGNORED, NOTES, RowError
@@ -12,13 +13,19 @@ if TYPE_CHECKING:
     import torch
 
 
+Spread = Callable[[int, int], list[int]]
+"""From the tag of a word and the number of its pieces to the tags of these."""
+ENDS = {"B": ("B", "I"), "E": ("I", "E"), "S": ("B", "E")}
+"""How the first and the last piece of a word are marked, by its own mark."""
+
+
 def checked(
-    words: Any, given: Any, name: Callable[[Any], str], ids: dict[str, int], index: int
+    words: Any, given: Any, name: Callable[[Any], str | None], ids: dict[str, int], index: int
 ) -> tuple[list[str], list[int]]:
-    """Words and the ids of their tags.
+    """Words and the ids of their tags; a missing tag is ignored.
 
     Args:
-        name: from a tag as it is written to its name.
+        name: from a tag as it is written to its name, None where it is missing.
         ids: name to id.
     Raises:
         RowError: there are no words.
@@ -31,30 +38,48 @@ def checked(
     if len(words) != len(given):
         raise UserError(f"row {index} has {len(words)} words and {len(given)} tags")
     tags = [name(tag) for tag in given]
-    if unknown := [tag for tag in tags if tag not in ids]:
+    if unknown := [tag for tag in tags if tag is not None and tag not in ids]:
         raise UserError(f"row {index}: tag {unknown[0]!r} does not occur in train, which has {', '.join(ids)}")
-    return [str(word) for word in words], [ids[tag] for tag in tags]
+    return [str(word) for word in words], [IGNORED if tag is None else ids[tag] for tag in tags]
 
 
-def continued(ids: dict[str, int]) -> dict[int, int]:
-    """The tag of the further pieces of a word: `B-x` goes on as `I-x` where there is such a tag."""
-    return {at: ids.get(f"I-{name[2:]}", at) if name.startswith("B-") else at for name, at in ids.items()}
+def first(tag: int, count: int) -> list[int]:
+    """The tag at the first piece of its word; the further ones are left out of the loss."""
+    return [tag, *[IGNORED] * (count - 1)]
 
 
-def aligned(words: Sequence[int | None], tags: list[int], inner: dict[int, int] | None) -> dict[str, Any]:
-    """Labels of tokens, and a note for each tag whose word has none.
+def spreading(ids: dict[str, int]) -> Spread:
+    """A tag at all pieces of its word, which mark one entity together; at the first where they have no tags for it."""
+    names = {at: name for name, at in ids.items()}
+
+    def spread(tag: int, count: int) -> list[int]:
+        pieces = [ids.get(name) for name in _pieces(names.get(tag, ""), count)]
+        known = [piece for piece in pieces if piece is not None]
+        return known if len(known) == count else first(tag, count)
+
+    return spread
+
+
+def _pieces(name: str, count: int) -> list[str]:
+    """The names of the tags of pieces: `S-x` is `B-x`, `I-x`, …, `E-x`."""
+    prefix, _, label = name.partition("-")
+    if count == 1 or prefix not in ENDS or not label:
+        return [name] * count
+    begin, end = ENDS[prefix]
+    return [f"{begin}-{label}", *[f"I-{label}"] * (count - 2), f"{end}-{label}"]
+
+
+def aligned(words: Sequence[int | None], tags: list[int], spread: Spread) -> dict[str, Any]:
+    """Labels of tokens, and a note for each tag whose word has none, and for each word without a tag.
 
     Args:
         words: of each token the number of its word; None for special tokens.
-        inner: the tag of further pieces by that of the first one; None leaves them out of the loss.
     """
-    labels, before = [], None
-    for word in words:
-        is_first, before = word != before, word
-        label = IGNORED if word is None or not (is_first or inner) else tags[word]
-        labels.append(label if is_first or not inner or word is None else inner[label])
+    pieces = [(word, len(list(same))) for word, same in groupby(words)]
+    labels = [first(IGNORED, count) if word is None else spread(tags[word], count) for word, count in pieces]
     lost = len(tags) - len({word for word in words if word is not None})
-    return {"labels": labels, NOTES: ["tags of words without tokens"] * lost}
+    notes = ["tags of words without tokens"] * lost + ["words without a tag"] * tags.count(IGNORED)
+    return {"labels": [label for each in labels for label in each], NOTES: notes}
 
 
 def spans(given: Any, encoded: Any, scores: torch.Tensor, names: Any) -> Iterator[dict[str, Any]]:
@@ -79,7 +104,8 @@ def stretches(tags: Sequence[str]) -> Iterator[tuple[int, int]]:
     begin = 0
     for at in range(1, len(tags) + 1):
         label = tags[begin].partition("-")[2]
-        if at < len(tags) and label and tags[at] in (f"I-{label}", f"E-{label}"):
+        is_ended = tags[at - 1] in (f"E-{label}", f"S-{label}")
+        if at < len(tags) and label and not is_ended and tags[at] in (f"I-{label}", f"E-{label}"):
             continue
         if tags[begin] != "O":
             yield begin, at

@@ -85,7 +85,10 @@ Entity = tuple[int, str, int, int]
 
 
 def entities(examples: Sequence[Sequence[str]] | Array) -> set[Entity]:
-    """The entities that tags mark, as conlleval reads them: `I-` begins one where none of its label is open."""
+    """The entities that tags mark, as conlleval reads them: `I-` and `E-` begin one where none of their label is open.
+
+    `E-` and `S-` end one.
+    """
     found: set[Entity] = set()
     for number, tags in enumerate(examples):
         begin, open_label = 0, ""
@@ -97,6 +100,9 @@ def entities(examples: Sequence[Sequence[str]] | Array) -> set[Entity]:
                 open_label = ""
             if tag != "O" and not goes_on:
                 begin, open_label = at, label
+            if open_label and prefix in ("E", "S"):
+                found.add((number, open_label, begin, at + 1))
+                open_label = ""
     return found
 
 

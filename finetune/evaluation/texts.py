@@ -5,15 +5,27 @@ Predictions are strings, (n,); references are lists of strings, (n,): every text
 
 from __future__ import annotations
 
+import logging
 import re
 import string
+import unicodedata
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import Any
 
+import regex
+
 from finetune.evaluation.scores import Array
+
+log = logging.getLogger(__name__)
+
+SCRIPTS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}"
+"""In which no spaces part words or, in Korean, words and their particles: each letter is a word."""
+LETTER = regex.compile(rf"(?V1)[\p{{L}}&&[{SCRIPTS}]]\p{{M}}*")
+WORD = regex.compile(rf"(?V1){LETTER.pattern}|(?:[\p{{L}}--[{SCRIPTS}]]\p{{M}}*|\p{{Nd}})+")
+HAN = regex.compile(r"\p{Han}")
 
 
 def exact_match(predictions: Array, references: Array) -> float:
@@ -22,10 +34,27 @@ def exact_match(predictions: Array, references: Array) -> float:
 
 
 def sacrebleu(predictions: Array, references: Array) -> float:
-    """Corpus BLEU, 0 to 100, tokenized as WMT does (https://aclanthology.org/W18-6319)."""
+    """Corpus BLEU, 0 to 100, tokenized as WMT does (https://aclanthology.org/W18-6319).
+
+    That is by the script of most words of the references: `zh` for Chinese, `char` for others without spaces, and
+    Korean, else `13a`. The log says which, where it is not `13a`.
+    """
     from sacrebleu.metrics.bleu import BLEU
 
-    return _corpus_score(BLEU(), predictions, references)
+    chosen = _tokenization(references)
+    if chosen != "13a":
+        log.warning("sacrebleu is BLEU with tokenize=%s, by the script of the references", chosen)
+    return _corpus_score(BLEU(tokenize=chosen), predictions, references)
+
+
+def _tokenization(references: Array) -> str:
+    """The name that sacreBLEU has for how texts in the script of the references become words."""
+    text = "\n".join(chain.from_iterable(references))
+    words, letters, chinese = (len(kind.findall(text)) for kind in (WORD, LETTER, HAN))
+    if letters <= words / 2:
+        return "13a"
+    # Japanese has Chinese characters as well, but never so many beside its own.
+    return "zh" if chinese >= 0.9 * letters else "char"
 
 
 def chrf(predictions: Array, references: Array) -> float:
@@ -44,13 +73,28 @@ def _corpus_score(metric: Any, predictions: Array, references: Array) -> float:
 def _rouge(kind: str, predictions: Array, references: Array) -> float:
     """Mean F-measure over the rows, 0 to 1, of the most similar right text; words are stemmed, as in the papers.
 
-    The package keeps the letters a to z and digits alone: it is for English (https://aclanthology.org/W04-1013).
+    English is as in the package (https://aclanthology.org/W04-1013), which keeps the letters a to z and digits alone;
+    here letters of every script are kept, and words of others than these are not stemmed.
     """
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer([kind], use_stemmer=True)
+    scorer = RougeScorer([kind], tokenizer=_EveryScript())
     found = [scorer.score_multi(right, text)[kind].fmeasure for text, right in zip(predictions, references)]
     return float(sum(found) / len(found))
+
+
+class _EveryScript:
+    """The package's tokenizer, for the words of every script."""
+
+    def __init__(self) -> None:
+        from rouge_score.tokenizers import DefaultTokenizer
+
+        self.english = DefaultTokenizer(use_stemmer=True)
+
+    def tokenize(self, text: str) -> list[str]:
+        """Words in lower case."""
+        words = WORD.findall(unicodedata.normalize("NFC", text).lower())
+        return [each for word in words for each in (self.english.tokenize(word) if word.isascii() else [word])]
 
 
 rouge1, rouge2, rouge_l = (partial(_rouge, kind) for kind in ("rouge1", "rouge2", "rougeL"))

@@ -23,14 +23,15 @@ DESIRABLE, UNDESIRABLE = "desirable answers", "undesirable answers"
 class KTO(Comparison):
     """Kahneman-Tversky optimization (arXiv 2402.01306). A pair is an answer that is wanted and one that is not.
 
-    Its estimate of a divergence pairs each prompt with an answer to another one: that of its neighbour in the batch.
+    Its estimate of a divergence pairs each prompt with an answer to another one: that of the row before in the batch,
+    of the same kind where rows are pairs.
     """
 
     trainer_class: ClassVar[str] = "finetune.tasks.trl_trainers.ShuffledKTO"
     loss: ClassVar[str] = "LogRatios"
     arguments_class: ClassVar[str] = "trl.KTOConfig"
     trainer_options: ClassVar[dict[str, Any]] = {"max_length": None}
-    roles: ClassVar[tuple[str, ...]] = ("prompt", "completion", "label", "chosen", "rejected", "tools")
+    roles: ClassVar[tuple[str, ...]] = ("prompt", "completion", "label", "chosen", "rejected", "system", "tools")
     lists: ClassVar[tuple[str, ...]] = ("seq_lengths", "wanted")
     owned: ClassVar[dict[str, str]] = Comparison.owned | {
         "precompute_ref_log_probs": "nothing: with which prompt an answer is paired is not known before its batch is",
@@ -93,7 +94,7 @@ class KTO(Comparison):
         return f"{super().check(notes, trainer, adapter)}; {said}"
 
     def collator(self, tokenizer: PreTrainedTokenizerBase) -> Callable[[list[Row]], Row]:
-        """Answers one after the other, and each prompt with the answer before."""
+        """Answers one after the other, and each prompt with an answer of the row before."""
         score = self.scoring_collator(tokenizer)
 
         def collate(rows: list[Row]) -> Row:
@@ -142,7 +143,7 @@ class KTO(Comparison):
 
 
 def _crossed(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """Each prompt with the answer to the one before it, all of whose tokens count."""
+    """Each prompt with the answer in its place of the row before, all of whose tokens count."""
     import numpy as np
 
     tokens, labels = ([part for row in rows for part in sequences(row, name)] for name in ("input_ids", "labels"))
@@ -151,7 +152,9 @@ def _crossed(rows: Sequence[Row]) -> dict[str, list[Any]]:
     said = [each[begin:] for each, begin in zip(labels, begins)]
     prompts = [each[:begin] for each, begin in zip(tokens, begins)]
     unsaid = [each[:begin] for each, begin in zip(labels, begins)]
+    # The answers of one row are to one prompt, so all of them are passed over.
+    back = len(rows[0]["wanted"])
     return {
-        "input_ids": [np.append(prompt, answers[at - 1]) for at, prompt in enumerate(prompts)],
-        "labels": [np.append(masked, said[at - 1]) for at, masked in enumerate(unsaid)],
+        "input_ids": [np.append(prompt, answers[at - back]) for at, prompt in enumerate(prompts)],
+        "labels": [np.append(masked, said[at - back]) for at, masked in enumerate(unsaid)],
     }

@@ -41,10 +41,11 @@ class MultipleChoice(Task):
     name: str = "multiple_choice"
 
     def describe(self, train: Dataset, columns: dict[str, str]) -> Facts:
-        """The columns."""
+        """The columns, and how answers name their choices."""
         from finetune.data.columns import detect
 
-        return {"columns": detect(train.column_names, columns, USUAL)}
+        found = detect(train.column_names, columns, USUAL)
+        return {"columns": found, "answers": choosing.naming(train, found["choices"], found["answer"])}
 
     def encoder(self, rows: Dataset, tokenizer: PreTrainedTokenizerBase, facts: Facts, max_length: int) -> Encoder:
         """The tokens of all choices end to end, how many each has, and the number of the right one."""
@@ -55,7 +56,8 @@ class MultipleChoice(Task):
 
         def read(row: dict[str, Any], index: int) -> tuple[str, list[str], int]:
             question, choices = choosing.asked(row[columns["question"]], row[columns["choices"]])
-            return question, choices, choosing.right(row[columns["answer"]], choices, index)
+            answer = choosing.right(facts["answers"], row[columns["answer"]], row[columns["choices"]], index)
+            return question, choices, answer
 
         def tokenize(items: Sequence[tuple[str, list[str], int]], _: int | None) -> list[dict[str, Any]]:
             return [self._row(tokenizer, *item, max_length) for item in items]

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+DOCUMENTS = ("documents", "document", "positive")
+"""The roles of documents; a layout has one, whose prompt is put before every document."""
+
 
 @dataclass(kw_only=True)
 class Reranking(Texts):
@@ -36,6 +39,11 @@ class Reranking(Texts):
     def describe(self, train: Dataset, columns: dict[str, str]) -> Facts:
         """Besides, whether a query has several candidates, which can be ranked."""
         facts = super().describe(train, columns)
+        if facts["layout"] == "triplet" and len({self.prompts.get(role, "") for role in ("positive", "negative")}) > 1:
+            raise UserError(
+                f"task.prompts={self.prompts}: positive and negative are both documents, and prompts that differ "
+                "would tell them apart. Write the same for both"
+            )
         is_alone = facts["layout"] == "labelled" and len(set(train[facts["columns"]["query"]])) == len(train)
         return {**facts, "grouped": not is_alone}
 
@@ -47,7 +55,8 @@ class Reranking(Texts):
         texts, known = layouts.candidates(row, documents, labels, index)
         if self.family.path(self.loss, "candidates").endswith(self.family.between):
             known = [layouts.label(each, labels, index) for each in known]
-        return [self.text(row, "query", query), *texts], known
+        prompt = self.prompts.get("documents", "")
+        return [self.text(row, "query", query), *(prompt + each for each in texts)], known
 
     def model_kwargs(self, facts: Facts) -> dict[str, Any]:
         """One score a pair."""
@@ -101,16 +110,20 @@ class Reranking(Texts):
         self, model: Any, tokenizer: PreTrainedTokenizerBase, inputs: Sequence[Any], options: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
         """The score of a pair; of a row with a query and a list of documents, the documents in their order."""
-        columns = {"query": "query", "documents": "documents", **options.get("columns", {})}
+        columns = {"query": "query", **options.get("columns", {})}
+        role = next((each for each in DOCUMENTS if each in columns), "documents")
+        pair = {"query": columns["query"], role: columns.get(role, role)}
+        listed = columns.get("documents", "documents")
         for number, item in enumerate(inputs):
-            documents = item.get(columns["documents"], item.get("documents")) if isinstance(item, dict) else None
+            documents = item.get(listed, item.get("documents")) if isinstance(item, dict) else None
             if documents is None:
-                (score,) = model.predict([tuple(self.pair(item, number, columns))], show_progress_bar=False)
+                (score,) = model.predict([tuple(self.pair(item, number, pair))], show_progress_bar=False)
                 yield {"input": item, "score": round(float(score), 4)}
                 continue
             if not isinstance(documents, list) or not documents or any(type(each) is not str for each in documents):
-                raise UserError(f"input {number}: {columns['documents']} is {documents!r}, and no list of texts")
-            (query,) = self.asked({"query": item.get(columns["query"])}, number, {"query": "query"})
-            ranked = model.rank(query, documents, return_documents=True, show_progress_bar=False)
-            found = [{"document": each["text"], "score": round(float(each["score"]), 4)} for each in ranked]
+                raise UserError(f"input {number}: {listed} is {documents!r}, and no list of texts")
+            (query,) = self.asked(item, number, {"query": columns["query"]})
+            prompted = [self.prompts.get(role, "") + each for each in documents]
+            ranked = model.rank(query, prompted, show_progress_bar=False)
+            found = [{"document": documents[at["corpus_id"]], "score": round(float(at["score"]), 4)} for at in ranked]
             yield {"input": item, "ranking": found}

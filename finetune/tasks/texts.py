@@ -150,7 +150,10 @@ class Texts(Task):
         return super().score(facts) if self.metrics(facts) else ("loss", False)
 
     def settled(self, model: Any, tokenizer: PreTrainedTokenizerBase | None, max_length: int) -> Any:
-        """The whole with the run's tokenizer and length; prompts are the recipe's."""
+        """The whole with the run's tokenizer and length; prompts are the recipe's, and texts no messages."""
+        # sentence-transformers renders every text where the tokenizer has a chat template, also in the saved folder.
+        model[0].modality_config.pop("message", None)
+        model[0].input_formatter.supported_modalities = list(model[0].modality_config)
         if tokenizer is not None:
             model[0].processor = tokenizer
         model.max_seq_length = max_length

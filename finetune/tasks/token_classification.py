@@ -34,7 +34,7 @@ class TokenClassification(Task):
 
     name: str = "token_classification"
     label_pieces: Literal["first", "all"] = "first"
-    """Which pieces of a word carry its tag: the first, or all of them, where `B-` goes on as `I-`."""
+    """Which pieces of a word carry its tag: the first, or all of them, as one entity: `B-` goes on as `I-`."""
     overlong: Literal["truncate", "drop", "error"] = "truncate"
     """What becomes of a row of more than `tokenizer.max_length` tokens; each is counted, and so is each lost tag."""
 
@@ -51,8 +51,7 @@ class TokenClassification(Task):
 
     def join(self, facts: Sequence[Facts]) -> list[Facts]:
         """The tags of all sources, in one order."""
-        names = list(dict.fromkeys(name for found in facts for name in found["labels"]))
-        return [{**found, "labels": names} for found in facts]
+        return classes.united(facts)
 
     def settle(self, facts: Facts, tokenizer: PreTrainedTokenizerBase, brought: Brought) -> Facts:
         """Tags in the order of the model's own head, where it has names for them."""
@@ -66,8 +65,8 @@ class TokenClassification(Task):
 
         columns, labels = facts["columns"], facts["labels"]
         check(columns, rows.column_names)
-        name, ids = classes.namer(rows, columns["tags"]), {label: at for at, label in enumerate(labels)}
-        inner = tags.continued(ids) if self.label_pieces == "all" else None
+        name, ids = classes.namer(rows, columns["tags"], labels), {label: at for at, label in enumerate(labels)}
+        spread = tags.spreading(ids) if self.label_pieces == "all" else tags.first
 
         def read(row: dict[str, Any], index: int) -> tuple[list[str], list[int]]:
             return tags.checked(row[columns["tokens"]], row[columns["tags"]], name, ids, index)
@@ -79,7 +78,7 @@ class TokenClassification(Task):
             )
             names = [name for name in encoded if name != "attention_mask"]
             return [
-                {**{name: encoded[name][at] for name in names}, **tags.aligned(encoded.word_ids(at), given, inner)}
+                {**{name: encoded[name][at] for name in names}, **tags.aligned(encoded.word_ids(at), given, spread)}
                 for at, (_, given) in enumerate(items)
             ]
 

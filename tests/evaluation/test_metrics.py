@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from finetune.errors import MachineError, UserError
-from finetune.evaluation import metrics
+from finetune.evaluation import metrics, scores
 
 CLASSIFICATION = ["accuracy", "f1", "f1_micro", "f1_weighted", "precision", "recall"]
 REGRESSION = ["pearson", "spearman", "mse", "rmse", "mae", "r2"]
@@ -426,3 +426,50 @@ def test_a_name_registered_twice_is_refused(plug_in: Callable[[str, Any], None])
 def test_an_entry_point_cannot_replace_one_of_ours(plug_in: Callable[[str, Any], None]) -> None:
     plug_in("accuracy", lambda p, r: {"accuracy": 9.0})
     assert score("accuracy", [1], [1]) == 1.0
+
+
+# seqeval's rules, as it publishes them: https://github.com/chakki-works/seqeval/blob/master/seqeval/metrics/sequence_labeling.py
+
+
+def _ends(before: tuple[str, str], now: tuple[str, str]) -> bool:
+    ended = before[0] in "ES" or (before[0] in "BI" and now[0] in "BSO")
+    return ended or (before[0] != "O" and before[1] != now[1])
+
+
+def _starts(before: tuple[str, str], now: tuple[str, str]) -> bool:
+    started = now[0] in "BS" or (before[0] in "ESO" and now[0] in "EI")
+    return started or (now[0] != "O" and before[1] != now[1])
+
+
+def by_seqeval(tags: list[str]) -> set[tuple[str, int, int]]:
+    """Label, first word and the word behind the last, of each entity."""
+    found, begin, before = set(), 0, ("O", "")
+    for at, tag in enumerate([*tags, "O"]):
+        now = (tag[0], tag[2:])
+        if _ends(before, now):
+            found.add((before[1], begin, at))
+        if _starts(before, now):
+            begin = at
+        before = now
+    return found
+
+
+def test_entities_of_any_tags_are_those_of_seqeval() -> None:
+    random = np.random.default_rng(1)
+    names = ["O", *(f"{prefix}-{label}" for prefix in "BIES" for label in "xy")]
+    for _ in range(2000):
+        tags = random.choice(names, random.integers(1, 9)).tolist()
+        assert {entity[1:] for entity in scores.entities([tags])} == by_seqeval(tags), tags
+
+
+@pytest.mark.parametrize(
+    ("predicted", "expected", "score"),
+    [
+        ("B-P E-P E-P", "B-P E-P O", 2 / 3),
+        ("S-P I-P B-P E-P", "S-P O B-P E-P", 0.8),
+        ("B-P I-P O", "B-P I-P O", 1.0),
+    ],
+)
+def test_an_entity_ends_where_its_tag_says_so(predicted: str, expected: str, score: float) -> None:
+    """The scores are those that seqeval 1.2.2 prints."""
+    assert scores.entity_f1([predicted.split()], [expected.split()]) == pytest.approx(score)

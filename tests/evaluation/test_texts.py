@@ -39,6 +39,55 @@ def test_rouge_is_the_mean_of_the_rows_with_stemmed_words():
     assert found["rougeL"] == pytest.approx((5 / 6 + 2 / 3 + 0) / 3)
 
 
+NEAR = {
+    "zh": ("今天天气很好，我们去公园散步吧。", "今天天气很好，我们去公园散步。"),
+    "zh with names": (
+        "我们用 PyTorch 和 Transformers 训练模型，效果很好。",
+        "我们用 PyTorch 和 Transformers 训练模型，效果好。",
+    ),
+    "char of Japanese": ("今日は天気がとても良いです。", "今日は天気がとても良いですね。"),
+    "char of Korean": ("오늘은 날씨가 매우 좋습니다.", "오늘은 날씨가 정말 좋습니다."),
+    "char of Thai": ("วันนี้อากาศดีมาก", "วันนี้อากาศดีมากครับ"),
+    "13a of Russian": ("Кошка сидит на большом ковре.", "Кошка сидит на большом красном ковре."),
+    "13a": ("the cat sat on the mat", "the cat sat on the 大 mat"),
+}
+
+
+@pytest.mark.parametrize("kind", NEAR)
+def test_bleu_is_tokenized_by_the_script_of_the_references_and_the_log_says_how(kind, caplog):
+    from sacrebleu.metrics.bleu import BLEU
+
+    (given, right), tokenizer = NEAR[kind], kind.partition(" ")[0]
+    found = metrics.compute(["sacrebleu"], [given], [[right, right]])["sacrebleu"]
+    assert found == pytest.approx(BLEU(tokenize=tokenizer).corpus_score([given], [[right], [right]]).score)
+    assert found > 30
+    assert [f"tokenize={tokenizer}" in line for line in caplog.messages] == [True] * (tokenizer != "13a")
+
+
+@pytest.mark.parametrize("name", ["rouge1", "rouge2", "rougeL"])
+@pytest.mark.parametrize("kind", NEAR)
+def test_rouge_reads_every_script(kind, name):
+    given, right = NEAR[kind]
+    assert metrics.compute([name], [right], [right]) == {name: 1}
+    assert 0 < metrics.compute([name], [given], [right])[name] < 1
+
+
+@pytest.mark.parametrize("name", ["rouge1", "rouge2", "rougeL"])
+def test_rouge_of_english_is_that_of_the_package(name):
+    from rouge_score.rouge_scorer import RougeScorer
+
+    given = "It’s RUNNING—the 2nd dog's “biggest” run_time: 3,000½ ❤️ 1️⃣ metres²!"
+    right = "it's run; the second dogs' big run time 3 000 was ❤ 1 metre"
+    expected = RougeScorer([name], use_stemmer=True).score(right, given)[name].fmeasure
+    assert metrics.compute([name], [given], [right])[name] == pytest.approx(expected)
+
+
+def test_rouge_keeps_the_marks_and_the_accents_of_letters():
+    assert metrics.compute(["rouge1"], ["हिन्दी भाषा"], ["हिन्दी भाषा"])["rouge1"] == 1
+    assert metrics.compute(["rouge1"], ["की"], ["का"])["rouge1"] == 0
+    assert metrics.compute(["rouge1"], ["cafe\u0301"], ["CAFÉ"])["rouge1"] == 1
+
+
 @pytest.mark.parametrize("name", OF_TEXTS)
 def test_the_most_similar_of_several_right_texts_counts(name):
     given, several = ["the cat sat on the mat"] * 2, [["a dog", "the cat sat on the mat"], ["the cat sat on the mat"]]

@@ -212,6 +212,15 @@ def test_rows_are_shown_with_their_length_and_rate():
     assert heard.tolist() == found.rows("train")[0]["audio"]
 
 
+def test_a_sound_that_was_cut_is_shown_as_long_as_it_is_kept_and_at_the_rate_that_is_heard():
+    found = prepared(sounds(), "task.max_duration_in_seconds=0.1", "task.overlong=truncate")
+    with own_caches():
+        (row, *_) = shown(found, Choice())
+    assert row.units[0].text == "a sound of 0.10 s, recorded at 8,000 Hz"
+    heard, rate = soundfile.read(io.BytesIO(row.media.content), dtype="int16")
+    assert (rate, len(heard)) == (RATE, RATE // 10)
+
+
 def test_a_page_of_rows_holds_the_sounds(tmp_path):
     found = prepared(sounds())
     with own_caches():

@@ -14,8 +14,8 @@ import torch
 from datasets import Dataset
 from sentence_transformers import CrossEncoder
 from sklearn.metrics import average_precision_score, ndcg_score
-from tiny_runs import LABELS, LORA, bert, config, finetune, own_caches, root, worked
-from transformers import AutoModel, AutoTokenizer
+from tiny_runs import LABELS, LORA, bert, config, finetune, llama, own_caches, root, worked
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
 from finetune.artifacts import card, verify
 from finetune.artifacts.predict import answering
@@ -177,6 +177,23 @@ def test_a_prompt_that_tells_the_positive_from_the_negative_is_refused():
     task = Reranking(prompts={"positive": "rice "})
     with pytest.raises(UserError, match="Write the same for both"):
         task.describe(Dataset.from_list([PROMPTED["triplet"][1]]), {})
+
+
+@pytest.mark.parametrize("task", [SentenceEmbedding(pooling="mean"), Reranking()])
+def test_texts_are_asked_as_they_were_trained_also_where_the_tokenizer_has_a_chat_template(task, tmp_path):
+    import sentence_transformers
+
+    words = AutoTokenizer.from_pretrained(llama())
+    assert words.chat_template
+    kind, texts = {"reranking": (AutoModelForSequenceClassification, ["ox", "cat"])}.get(
+        task.name, (AutoModel, ["ox"])
+    )
+    whole = task.around(kind.from_pretrained(llama(), num_labels=1), Source(str(llama())), words, 32)
+    whole.save(str(tmp_path))
+    saved = getattr(sentence_transformers, task.opened_by.rpartition(".")[2])(str(tmp_path))
+    asked = tuple(texts) if len(texts) > 1 else texts[0]
+    found = [each.preprocess([asked])["input_ids"][0].tolist() for each in (whole, saved)]
+    assert found == [words(*texts)["input_ids"]] * 2
 
 
 @cache

@@ -9,6 +9,8 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
+from tiny import prepared
 from tiny_runs import LABELS, LORA, bert, common, config, masked, own_caches, root, worked
 from transformers import AutoModelForMultipleChoice, AutoTokenizer
 
@@ -20,6 +22,7 @@ from finetune.data.masking import Masking
 from finetune.data.prepare import prepare
 from finetune.data.preview import Choice, shown
 from finetune.errors import FinetuneError, UserError
+from finetune.evaluation.scores import entities
 from finetune.tasks import multiple_choice
 from finetune.tasks.token_classification import TokenClassification
 
@@ -146,9 +149,65 @@ def read(rows, **columns):
 
 def test_a_tag_is_at_the_first_piece_of_its_word_and_all_pieces_go_on_as_inner_ones():
     ids = {"O": 0, "B-x": 1, "I-x": 2}
-    words = [None, 0, 0, 1, None]
-    assert tags.aligned(words, [1, 0], None)["labels"] == [-100, 1, -100, 0, -100]
-    assert tags.aligned(words, [1, 0], tags.continued(ids))["labels"] == [-100, 1, 2, 0, -100]
+    words = [None, 0, 0, 1, 1, None]
+    assert tags.aligned(words, [1, 0], tags.first)["labels"] == [-100, 1, -100, 0, -100, -100]
+    assert tags.aligned(words, [1, 0], tags.spreading(ids))["labels"] == [-100, 1, 2, 0, 0, -100]
+
+
+BIOES = ["O", "B-x", "I-x", "E-x", "S-x"]
+
+
+@pytest.mark.parametrize(
+    ("tag", "count", "expected"),
+    [
+        ("S-x", 1, ["S-x"]),
+        ("S-x", 2, ["B-x", "E-x"]),
+        ("S-x", 3, ["B-x", "I-x", "E-x"]),
+        ("B-x", 3, ["B-x", "I-x", "I-x"]),
+        ("I-x", 2, ["I-x", "I-x"]),
+        ("E-x", 3, ["I-x", "I-x", "E-x"]),
+    ],
+)
+def test_the_pieces_of_a_word_mark_one_entity_together(tag, count, expected):
+    spread = tags.spreading({name: at for at, name in enumerate(BIOES)})
+    found = [BIOES[each] for each in spread(BIOES.index(tag), count)]
+    assert found == expected
+    assert len(entities([found])) == 1
+
+
+@pytest.mark.parametrize(("labels", "tag"), [(["O", "B-x"], "B-x"), (["O", "B-x", "I-x", "S-x"], "S-x")])
+def test_further_pieces_that_there_are_no_tags_for_are_left_out(labels, tag):
+    spread = tags.spreading({name: at for at, name in enumerate(labels)})
+    assert spread(labels.index(tag), 3) == [labels.index(tag), -100, -100]
+
+
+def test_words_of_one_entity_and_of_the_next_are_answered_apart():
+    assert list(tags.stretches(["B-x", "E-x", "E-x", "S-x", "I-x", "E-x"])) == [(0, 2), (2, 3), (3, 4), (4, 6)]
+
+
+MISSING = {
+    "what losses ignore": ([[0, -100], [1, 0]], ["0", "1"]),
+    "nothing": ([["B-x", None], ["O", "B-x"]], ["O", "B-x"]),
+    "-1 beside 0, 1": ([[0, -1], [1, 0]], ["0", "1"]),
+}
+
+
+@pytest.mark.parametrize("label_pieces", ["first", "all"])
+@pytest.mark.parametrize(("given", "names"), MISSING.values(), ids=MISSING)
+def test_a_word_without_a_tag_is_ignored_and_counted(given, names, label_pieces):
+    rows = Dataset.from_dict({"tokens": [["the", "cat"]] * 2, "ner_tags": given})
+    task, words = TokenClassification(label_pieces=label_pieces), AutoTokenizer.from_pretrained(bert())
+    facts = task.describe(rows, {})
+    assert facts["labels"] == names
+    found = prepared(task, rows, words, facts, 16)
+    tag = names.index(str(given[0][0]))
+    assert found.rows["labels"][0] == [-100, tag, -100, -100]
+    assert found.account.notes["words without a tag"] == 1
+
+
+def test_tags_with_names_in_one_source_and_numbers_in_another_are_refused():
+    with pytest.raises(UserError, match=r"numbers 0, 1, and those of another are O, B-x\. Write the names"):
+        TokenClassification().join([{"labels": ["O", "B-x"]}, {"labels": ["0", "1"]}])
 
 
 def test_a_tag_whose_word_has_no_tokens_is_counted():
@@ -288,15 +347,95 @@ def test_a_tokenizer_that_can_hide_nothing_is_refused(tmp_path):
 # Choices
 
 
-@pytest.mark.parametrize(("answer", "index"), [(1, 1), ("1", 1), ("B", 1), ("b", 1), ("two", 1), (0, 0)])
-def test_the_right_choice_is_named_by_number_letter_or_text(answer, index):
-    assert choosing.right(answer, ["one", "two"], 0) == index
+def asking(choices, answers):
+    return Dataset.from_dict({"question": ["the"] * len(answers), "choices": choices, "answer": answers})
 
 
-@pytest.mark.parametrize("answer", [2, "C", "three", -1, 0.5])
+def answered(rows, train=None):
+    """The number of the right choice of each row, read as answers of train are."""
+    task = multiple_choice.MultipleChoice()
+    facts = task.describe(train or rows, {})
+    return prepared(task, rows, AutoTokenizer.from_pretrained(bert()), facts, 32).rows["labels"][:]
+
+
+TWO = ["one", "two"]
+WRITTEN = {
+    "numbers": ([TWO, TWO], [1, 0], [1, 0]),
+    "numbers in texts": ([TWO, TWO], ["1", "0"], [1, 0]),
+    "letters": ([TWO, TWO], ["B", "a"], [1, 0]),
+    "texts": ([TWO, TWO], ["two", "one"], [1, 0]),
+    "numbers that are texts of choices": ([[3, 4], [2, 3]], [4, 2], [1, 0]),
+    "numbers beside texts that are numbers": ([["3", "1"], ["0", "1"]], [0, 1], [0, 1]),
+    "texts, one of which is a number of a choice": ([["3", "0"], ["5", "7"]], ["0", "7"], [1, 1]),
+    "texts, one of which is a letter": ([["B", "A"], TWO], ["A", "two"], [1, 1]),
+}
+
+
+@pytest.mark.parametrize(("choices", "answers", "expected"), WRITTEN.values(), ids=WRITTEN)
+def test_the_right_choice_is_named_by_number_letter_or_text(choices, answers, expected):
+    assert answered(asking(choices, answers)) == expected
+
+
+LABELLED = {
+    "numbers from 1": (["1", "2", "3", "4"], "2", 1),
+    "the last number": (["1", "2", "3", "4"], "4", 3),
+    "letters in another order": (["C", "A", "B", "D"], "A", 1),
+    "numbers for a label in text": (["1", "2", "3", "4"], 2, 1),
+}
+
+
+@pytest.mark.parametrize(("names", "answer", "expected"), LABELLED.values(), ids=LABELLED)
+def test_an_answer_is_looked_up_among_the_labels_of_choices(names, answer, expected):
+    choices = {"label": names, "text": ["ice", "fire", "rain", "wind"]}
+    assert answered(asking([choices, choices], [answer, answer])) == [expected] * 2
+
+
+def test_an_answer_that_is_no_label_of_a_choice_is_refused_by_row():
+    choices = {"label": ["1", "2"], "text": TWO}
+    with pytest.raises(UserError, match=r"row 1: answer '0' names none of its 2 choices by label.* one of 1, 2$"):
+        answered(asking([choices, choices], ["1", "0"]))
+
+
+@pytest.mark.parametrize("names", [["A", "A"], ["A"], None])
+def test_labels_that_do_not_tell_choices_apart_are_refused_by_row(names):
+    choices = [{"label": each, "text": TWO} for each in (["A", "B"], names)]
+    with pytest.raises(UserError, match=r"row 1: the labels of its 2 choices are .*Write a label of its own for each"):
+        answered(asking(choices, ["A", "A"]))
+
+
+AMBIGUOUS = {
+    "numbers or texts": ([["3", "4", "5", "1"]], ["1"], "'4' by number, and '1' by text"),
+    "numbers or numbers in choices": ([[3, 4, 5, 1]], [1], "4 by number, and 1 by text"),
+    "letters or texts": ([["B", "A"]], ["A"], "'B' by letter, and 'A' by text"),
+}
+
+
+@pytest.mark.parametrize(("choices", "answers", "read"), AMBIGUOUS.values(), ids=AMBIGUOUS)
+def test_answers_that_name_different_choices_in_two_ways_are_refused(choices, answers, read):
+    with pytest.raises(UserError, match=rf"{read}, .*Write choices as \{{label: .* and the label as the answer"):
+        answered(asking(choices, answers))
+
+
+def test_answers_of_other_rows_are_read_as_those_of_train():
+    train = asking([TWO, TWO], ["1", "0"])
+    assert answered(asking([["3", "1"]], ["1"]), train) == [1]
+    with pytest.raises(UserError, match=r"row 0: answer 'two' names none of its 2 choices by number.* one of 0, 1$"):
+        answered(asking([TWO], ["two"]), train)
+
+
+@pytest.mark.parametrize("answer", ["2", "C", "three", "-1", "0.5", "True"])
 def test_an_answer_that_names_no_choice_is_refused_by_row(answer):
-    with pytest.raises(UserError, match=r"row 7: answer .* names none of its 2 choices"):
-        choosing.right(answer, ["one", "two"], 7)
+    with pytest.raises(UserError, match=r"row 1: answer .* names none of its 2 choices"):
+        answered(asking([TWO, TWO], ["0", answer]))
+
+
+def test_truth_is_no_number_of_a_choice():
+    with pytest.raises(UserError, match=r"row 0: answer True names none of its 2 choices"):
+        answered(asking([["yes", "no"]], [True]))
+
+
+def test_rows_without_an_answer_or_choices_decide_nothing_and_are_dropped():
+    assert answered(asking([TWO, TWO, None], ["", "B", "A"])) == [1]
 
 
 @pytest.mark.parametrize(("question", "choices"), [("", ["a", "b"]), (None, ["a", "b"]), ("q", ["a"]), ("q", None)])

@@ -39,7 +39,7 @@ def labels(encoded):
 NAMES = {
     "texts": (data(["b", "a", "b"]), SINGLE, ["a", "b"], [1, 0, 1]),
     "integers": (data([10, 2, 10]), SINGLE, ["2", "10"], [1, 0, 1]),
-    "negative integers": (data([1, -1, 0]), SINGLE, ["-1", "0", "1"], [2, 0, 1]),
+    "negative integers": (data([1, -1, 2]), SINGLE, ["-1", "1", "2"], [1, 0, 2]),
     "truth": (data([True, False, True]), SINGLE, ["False", "True"], [1, 0, 1]),
     "names kept beside ids": (data([1, 0, 1], ClassLabel(names=["z", "a"])), SINGLE, ["z", "a"], [1, 0, 1]),
     "lists": (data([["b"], ["c", "a"], []]), MULTI, ["a", "b", "c"], [[0, 1, 0], [1, 0, 1], [0, 0, 0]]),
@@ -100,6 +100,42 @@ def test_an_id_below_zero_of_named_labels_is_no_label():
     assert encoded.account.dropped == {"no label": [1]}
 
 
+SECRET = "no label: -1 beside 0 to 1; where it is a class, write names of classes"
+UNLABELLED = {
+    "what losses ignore": ([0, -100, 1], {"no label": [1]}),
+    "what losses ignore, without 0": ([5, -100, 7], {"no label": [1]}),
+    "-1 beside 0, 1": ([0, -1, 1], {SECRET: [1]}),
+    "-1 and a gap": ([0.0, -1.0, 1.0, None], {SECRET: [1], "no label": [3]}),
+}
+
+
+@pytest.mark.parametrize(("values", "dropped"), UNLABELLED.values(), ids=UNLABELLED)
+def test_a_number_that_says_that_there_is_no_label_is_no_class(values, dropped):
+    encoded = encode(data(values))
+    assert labels(encoded) == [0, 1]
+    assert encoded.account.dropped == dropped
+
+
+def test_a_label_kept_secret_outside_of_train_is_dropped():
+    assert encode(data([-1, 1]), data([0, 1])).account.dropped == {SECRET: [0]}
+
+
+def test_what_losses_ignore_is_a_number_like_others_for_a_regression():
+    assert labels(encode(data([0.5, -100.0]))) == [0.5, -100.0]
+
+
+def test_names_in_one_source_and_numbers_in_another_are_refused():
+    named, numbered = data([0, 1], ClassLabel(names=["neg", "pos"])), data([0, 1])
+    with pytest.raises(UserError, match=r"the numbers 0, 1, and those of another are neg, pos\. Write the names"):
+        SequenceClassification().join([describe(named), describe(numbered)])
+
+
+def test_sources_with_other_names_or_other_numbers_are_joined():
+    task = SequenceClassification()
+    assert task.join([describe(data(["a", "b"])), describe(data(["b", "c"]))])[0]["labels"] == ["a", "b", "c"]
+    assert task.join([describe(data([0, 1])), describe(data([1, 2]))])[0]["labels"] == ["0", "1", "2"]
+
+
 @pytest.mark.parametrize("missing", [None, float("nan")])
 def test_a_row_without_a_number_is_dropped_and_counted(missing):
     encoded = encode(data([0.5, missing, 1.5]))
@@ -152,6 +188,18 @@ def test_no_label_at_all_is_refused():
 def test_lists_of_zeros_and_ones_are_refused():
     with pytest.raises(UserError, match="0 or 1 for each label; write the names"):
         describe(data([[0, 1, 0], [1, 0, 0]]))
+
+
+@pytest.mark.parametrize("values", [[[1, 0], [0, 1], [1, 0]], [[True, False], [False, True]], [[0, 1], None]])
+def test_lists_that_may_say_of_each_label_whether_it_applies_are_refused(values):
+    expected = r"of each label whether it applies, or that the labels 0 and 1 both do\. Write the names .* as texts"
+    with pytest.raises(UserError, match=expected):
+        describe(data(values))
+
+
+@pytest.mark.parametrize("values", [[["0", "1"], ["1", "0"]], [[0, 1], [1]], [[0, 1], [1, 0], []], [[0], [1]]])
+def test_lists_that_name_the_labels_0_and_1_are_read(values):
+    assert describe(data(values))["labels"] == ["0", "1"]
 
 
 def test_the_kind_of_problem_can_be_written():
