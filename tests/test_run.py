@@ -405,3 +405,19 @@ def test_a_bf16_base_with_a_fresh_head_trains_and_reloads_where_products_are_fp3
 def test_what_could_only_fail_later_is_refused_before_data_is_touched(overrides, said):
     with pytest.raises(UserError, match=said):
         planned(config(chat(*overrides)))
+
+
+def test_the_best_model_by_perplexity_is_the_one_with_the_lowest(tmp_path):
+    """Upstream takes the highest of every metric that is not called a loss."""
+    each = (
+        "trainer.eval_strategy=steps",
+        "trainer.save_strategy=steps",
+        "trainer.eval_steps=2",
+        "trainer.save_steps=2",
+    )
+    best = ("trainer.load_best_model_at_end=true", "trainer.metric_for_best_model=perplexity", "trainer.max_steps=6")
+    found = worked(chat(*each, *best, "trainer.learning_rate=1e-2"), tmp_path)
+    entries = [json.loads(line) for line in (found / "metrics.jsonl").read_text().splitlines()]
+    measured = [entry["eval_perplexity"] for entry in entries if "eval_perplexity" in entry][:3]
+    assert measured[0] > measured[-1]
+    assert found.read("evaluation.json")["scores"]["perplexity"] == pytest.approx(min(measured), rel=1e-4)

@@ -157,12 +157,19 @@ def _whole(plan: Plan, auto: str, repo_id: str) -> list[str]:
     return [f"from transformers import {names}", "", f'model = {auto}.from_pretrained("{repo_id}")']
 
 
+def base_revision(plan: Plan) -> str | None:
+    """The commit of the base that was trained on; None where it was read from elsewhere than the Hub."""
+    return plan.source.revision if plan.source.path == hub_id(plan.config.model) else None
+
+
 def _adapted(plan: Plan, auto: str, repo_id: str) -> list[str]:
     """The base as it was trained on, and the adapter on it."""
     base = hub_id(plan.config.model) or Path(plan.config.model.path).name
     quantizer, arguments = _quantizer(plan.config.quantization)
     names = ", ".join(["AutoConfig", _processing(plan), auto, *([quantizer] if quantizer else [])])
     extra = f", quantization_config={quantizer}({arguments})" if quantizer else ""
+    if revision := base_revision(plan):
+        extra = f', revision="{revision}"{extra}'
     return [
         "from peft import PeftModel",
         f"from transformers import {names}",

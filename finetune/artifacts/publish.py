@@ -25,6 +25,9 @@ from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
 
 ALLOWED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "base_config/config.json")
+STALE = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "base_config/config.json",
+         "generation_config.json", "chat_template.jinja", "additional_chat_templates/*")  # fmt: skip
+"""What an earlier run may have left in the repository, and what would be loaded in place of this one's."""
 SECRETS = re.compile(
     rb"hf_[A-Za-z0-9]{30,}|sk-[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}"
     rb"|-----BEGIN [A-Z ]*PRIVATE KEY"
@@ -70,7 +73,9 @@ def _upload(folder: RunFolder, plan: Plan, config: PublishConfig, repo_id: str) 
         raise UserError(f"{url.repo_id} exists and is {said}, or choose another --repo-id")
     with tempfile.TemporaryDirectory() as staged:
         stage(folder, plan, url.repo_id, Path(staged))
-        api.upload_folder(repo_id=url.repo_id, folder_path=staged, commit_message=config.commit_message)
+        api.upload_folder(
+            repo_id=url.repo_id, folder_path=staged, commit_message=config.commit_message, delete_patterns=list(STALE)
+        )
     return url
 
 
@@ -120,6 +125,7 @@ def _name_base(file: Path, plan: Plan) -> None:
         return
     values = json.loads(file.read_text(encoding="utf-8"))
     values["base_model_name_or_path"] = hub_id(plan.config.model)
+    values["revision"] = card.base_revision(plan)
     file.write_text(json.dumps(values, indent=2), encoding="utf-8")
 
 

@@ -127,6 +127,17 @@ CONFLICTS = (
         "the best model can only be loaded where each scored one is saved.",
         "Write trainer.save_strategy as trainer.eval_strategy",
     ),
+    Conflict(
+        "trainer.load_best_model_at_end",
+        "trainer.save_steps",
+        lambda read: (
+            read("trainer.load_best_model_at_end") is True
+            and read("trainer.eval_strategy") == read("trainer.save_strategy") == "steps"
+            and read("trainer.save_steps") != (read("trainer.eval_steps") or read("trainer.logging_steps"))
+        ),
+        "the best model can only be loaded where each scored one is saved.",
+        "Write trainer.save_steps as trainer.eval_steps, which is trainer.logging_steps where it is left out",
+    ),
 )
 
 

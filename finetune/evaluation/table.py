@@ -43,6 +43,7 @@ TAG_COLUMNS = (("strings", "strings"),)
 RANKING_COLUMNS = (("float64s", "float64s"),)
 ANSWER_COLUMNS = (("string", "strings"), ("string", "string"))
 
+LOWER = ("loss", "perplexity", "mse", "rmse", "mae", "wer", "cer")
 METRICS: Mapping[str, Metric] = {
     "accuracy": Metric(scores.accuracy, inputs.labels, LABEL_COLUMNS),
     "f1": Metric(scores.f1, inputs.labels, LABEL_COLUMNS),
@@ -82,3 +83,12 @@ METRICS: Mapping[str, Metric] = {
     "squad_exact_match": Metric(texts.squad_exact_match, inputs.answers, ANSWER_COLUMNS),
     "squad_f1": Metric(texts.squad_f1, inputs.answers, ANSWER_COLUMNS),
 }
+
+
+def is_lower_better(name: str) -> bool:
+    """Whether the lower of two scores is the better one.
+
+    Args:
+        name: as it is logged, of one source of several too: `eval_loss`, `eval_books_perplexity`.
+    """
+    return f"_{name}".endswith(tuple(f"_{each}" for each in LOWER))

@@ -4,6 +4,7 @@ A causal language model goes on with a prompt, padded on the left. An encoder-de
 its own generation config says, such as with beams, but draws nothing unasked.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -15,7 +16,22 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from finetune.models.tokenizer import positions
 
 BATCH = 8
+log = logging.getLogger(__name__)
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 GREEDY = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+
+
+def drop_idle(model: Any) -> None:
+    """Leave out options of sampling that nothing reads: transformers loads such a config, and refuses to save it."""
+    config = getattr(model, "generation_config", None)
+    if config is None or config.do_sample:
+        return
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        idle = [name for name in SAMPLING if getattr(config, name, None) is not None]
+        config.update(**dict.fromkeys(idle))
+        log.warning("the model's generation_config samples nothing, so %s of it is left out", ", ".join(idle))
 
 
 @dataclass(frozen=True)

@@ -167,10 +167,11 @@ def load(
     Args:
         dtype: fp32, bf16, fp16, or auto for what the checkpoint stores.
     """
+    from finetune.models.generate import drop_idle
+
     if model.from_config:
         log.info("model.from_config=true: every weight begins at random")
-        drawn: Any = _random(model, config, task, dtype)
-        return Loaded(drawn.to(device()), ())
+        return Loaded(_random(model, config, task, dtype).to(device()), ())  # type: ignore[arg-type]
     try:
         base, info = resolve(task.model_class).from_pretrained(
             source.path,
@@ -191,6 +192,7 @@ def load(
     except ImportError as error:
         raise MachineError(f"model.path={model.path}: {_first_line(error)}") from None
     _check_filled(model, base, info["missing_keys"])
+    drop_idle(base)
     quantizers.keep_differentiable(_read(base, task))
     task.freeze(base)
     unfilled = [*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])]
@@ -213,11 +215,9 @@ def _mismatched(model: ModelConfig, error: RuntimeError) -> Exception:
 def _random(model: ModelConfig, config: PretrainedConfig, task: Task, dtype: str) -> PreTrainedModel:
     """The architecture with the weights it draws for itself."""
     random: PreTrainedModel = resolve(task.model_class).from_config(
-        config,
-        dtype=DTYPES.get(dtype, torch.float32),
-        attn_implementation=model.attn_implementation,
+        config, dtype=DTYPES.get(dtype, torch.float32), attn_implementation=model.attn_implementation,
         trust_remote_code=model.trust_remote_code,
-    )
+    )  # fmt: skip
     return _read(random, task)
 
 

@@ -128,7 +128,12 @@ def _batches(config: Config, prepared: Prepared) -> Batches:
         Every(str(given["eval_strategy"]), given["eval_steps"] or given["logging_steps"]),
         Every(str(given["save_strategy"]), given["save_steps"]),
     )
-    return batches.batches(prepared.report["train"]["rows"], ranks, per_device, accumulation, schedule)
+    rows, step = prepared.report["train"]["rows"], ranks * per_device * accumulation
+    if given["dataloader_drop_last"]:
+        if rows < step:
+            raise UserError(f"trainer.dataloader_drop_last=true leaves none of {rows} rows: a step takes {step}")
+        rows -= rows % step
+    return batches.batches(rows, ranks, per_device, accumulation, schedule)
 
 
 def _defaults(config: Config) -> dict[str, Any]:

@@ -59,6 +59,11 @@ def sequential(rows: int, _seed: int, _epoch: int) -> np.ndarray:
     return np.arange(rows)
 
 
+def first(base: Order, rows: int) -> Order:
+    """The same order of all rows, of which an epoch takes as many as it has steps for: others in each."""
+    return lambda taken, seed, epoch: base(rows, seed, epoch)[:taken]
+
+
 def by_length(lengths: Sequence[int], step: int) -> Order:
     """Shuffled, then sorted by length within windows of steps, the longest first; little padding, still random."""
     sizes = np.asarray(lengths)

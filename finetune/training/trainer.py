@@ -13,6 +13,7 @@ from finetune.config.task import IGNORED, Facts, Task
 from finetune.data.joined import identities
 from finetune.data.rows import Rows
 from finetune.errors import UserError
+from finetune.evaluation.table import is_lower_better
 from finetune.models import adapter
 from finetune.plan import identity
 from finetune.plan.plan import Plan
@@ -62,6 +63,9 @@ def assemble(plan: Plan, parts: Parts, score: Score, checkpoints: str) -> Traine
     if "fsdp_config" in given:
         given["fsdp_config"] = {**given["fsdp_config"], sharding.LAYERS: sharding.layers(parts.model)}
     arguments = resolve(task.arguments_class)(output_dir=checkpoints, **given)
+    if given.get("greater_is_better") is None and arguments.metric_for_best_model:
+        # Upstream takes the lower one of losses alone for the better.
+        arguments.greater_is_better = not is_lower_better(arguments.metric_for_best_model)
     # One process trains on one GPU: where it sees several, the Trainer would wrap the model in DataParallel unasked.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     # TRL takes nothing but its own kind of data set, and looks at the first row; it never reads another one.
@@ -126,7 +130,7 @@ class Ordered:
         rows = count - count % step if args.dataloader_drop_last else count
         sizes = Sizes(rows, args.train_batch_size, args.gradient_accumulation_steps, args.world_size)
         self.steps_per_epoch = -(-sizes.micro_batches // sizes.accumulation)
-        batches = Batches(sizes, self.data_seed, ranks.rank(), self._order(step))
+        batches = Batches(sizes, self.data_seed, ranks.rank(), order.first(self._order(step), count))
         return Loader(
             self.train_dataset,
             batches,

@@ -58,9 +58,10 @@ class Watched:
         """Take nothing of this step: no weight moves, and its loss is not logged."""
         self.is_left_out = True
         self._tr_loss.copy_(self.before)
-        # The loss scaler of fp16 leaves a step out by itself, and fails where there is no gradient at all.
-        if not self.args.fp16:
-            self.model.zero_grad(set_to_none=True)
+        # The loss scaler of fp16 looks for overflows before gradients go, and fails where it finds none to look at.
+        if self.args.fp16 and not self.args.max_grad_norm:
+            self.accelerator.unscale_gradients()
+        self.model.zero_grad(set_to_none=True)
 
     @contextmanager
     def trial(self: Any) -> Iterator[None]:

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,11 @@ from huggingface_hub import HfApi, ModelCard, constants
 from safetensors.torch import load_file
 from tiny_runs import bert, classify, copy_of, finetune, root, trained
 
+from finetune.artifacts import card
+from finetune.artifacts.publish import _name_base
 from finetune.artifacts.verify import PROBE_ROWS
+from finetune.models.source import Source
+from finetune.plan import frozen
 from finetune.plan.run_folder import RunFolder
 
 REPO = "alice/model"
@@ -190,6 +195,32 @@ def test_publishing_again_changes_nothing_and_is_no_error(hub, sign_in, run):
     first = hub.files(REPO)
     assert publish(run) == 0
     assert hub.files(REPO) == first
+
+
+def test_what_an_earlier_run_left_is_not_loaded_in_place_of_this_one(hub, sign_in, tmp_path):
+    """transformers opens an adapter wherever there is one, and a person's own files stay."""
+    HfApi(endpoint=hub.url).create_repo("alice/base")
+    assert publish(copy_of(trained("classify_lora"), tmp_path / "lora")) == 0
+    HfApi(endpoint=hub.url).upload_file(path_or_fileobj=b"{}", path_in_repo="notes.json", repo_id=REPO)
+    assert "adapter_config.json" in hub.files(REPO)
+    full = copy_of(trained("classify_full"), tmp_path / "full")
+    assert publish(full) == 0
+    left = {name for name in hub.files(REPO) if name.startswith(("adapter", "base_config"))}
+    assert not left
+    assert {"model.safetensors", "config.json", "notes.json", "README.md"} <= set(hub.files(REPO))
+
+
+def test_an_adapter_names_the_commit_of_its_base(tmp_path):
+    made = frozen.read(trained("classify_lora"))
+    model = replace(made.config.model, path="alice/base", base_id=None)
+    made = replace(made, config=replace(made.config, model=model), source=Source("alice/base", "0123abc"))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    _name_base(tmp_path / "adapter_config.json", made)
+    named = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert named == {"base_model_name_or_path": "alice/base", "revision": "0123abc"}
+    assert 'from_pretrained("alice/base", config=config, revision="0123abc")' in "\n".join(
+        card._adapted(made, "AutoModel", "me/x")
+    )
 
 
 @pytest.mark.parametrize(("token", "status"), [(TOKEN, "401"), (READ_TOKEN, "403"), (OTHER_TOKEN, "403")])

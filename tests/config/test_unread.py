@@ -211,6 +211,12 @@ def test_the_best_model_must_be_saved_where_it_is_scored(told):
     assert "where each scored one is saved" in told(*wanted)
 
 
+@pytest.mark.parametrize("steps", ["trainer.eval_steps=10 trainer.save_steps=20", "trainer.eval_steps=10"])
+def test_a_best_model_that_is_scored_more_often_than_it_is_saved_is_refused(told, steps):
+    wanted = "trainer.load_best_model_at_end=true", "trainer.eval_strategy=steps", "trainer.save_strategy=steps"
+    assert "Write trainer.save_steps as trainer.eval_steps" in told(*wanted, *steps.split())
+
+
 def test_an_option_of_sbatch_that_another_key_sets_is_refused(told):
     message = told("launch=slurm", "launch.sbatch={time: 5, hint: nomultithread}")
     assert "launch.sbatch.time (command line): the script sets --time by launch.time." in message

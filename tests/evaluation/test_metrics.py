@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from finetune.errors import MachineError, UserError
-from finetune.evaluation import metrics, scores
+from finetune.evaluation import metrics, scores, table
 
 CLASSIFICATION = ["accuracy", "f1", "f1_micro", "f1_weighted", "precision", "recall"]
 REGRESSION = ["pearson", "spearman", "mse", "rmse", "mae", "r2"]
@@ -473,3 +473,12 @@ def test_entities_of_any_tags_are_those_of_seqeval() -> None:
 def test_an_entity_ends_where_its_tag_says_so(predicted: str, expected: str, score: float) -> None:
     """The scores are those that seqeval 1.2.2 prints."""
     assert scores.entity_f1([predicted.split()], [expected.split()]) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("name", "is_lower"),
+    [("eval_loss", True), ("perplexity", True), ("eval_books_loss", True), ("eval_wer", True), ("rmse", True),
+     ("eval_accuracy", False), ("f1", False), ("eval_reward_margin", False), ("roc_auc", False)],
+)  # fmt: skip
+def test_which_of_two_scores_is_the_better_one_is_known(name, is_lower):
+    assert table.is_lower_better(name) is is_lower

@@ -1,11 +1,15 @@
 """What models write: within the positions they have."""
 
+import json
+from types import SimpleNamespace
+
+import pytest
 import torch
 from tiny import chat_tokenizer
 from tiny_runs import bart
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig, GPT2Config, GPT2LMHeadModel
 
-from finetune.models.generate import answers, written
+from finetune.models.generate import answers, drop_idle, written
 
 LONG = {"max_new_tokens": 500}
 
@@ -25,3 +29,17 @@ def test_an_encoder_decoder_writes_no_further_than_its_positions_reach():
     model.generation_config.eos_token_id = None
     (found,) = written(model, AutoTokenizer.from_pretrained(bart()), ["cat"], LONG)
     assert found.capped
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [({"temperature": 0.9, "top_p": 0.6}, {}), ({"do_sample": True, "top_p": 0.6}, {"do_sample": True, "top_p": 0.6})],
+)
+def test_options_of_sampling_that_nothing_reads_do_not_keep_a_model_from_being_saved(given, left, tmp_path):
+    """transformers loads such a config, and refuses to save it once anything in it was changed."""
+    model = SimpleNamespace(generation_config=GenerationConfig(eos_token_id=2, **given))
+    drop_idle(model)
+    model.generation_config.eos_token_id = [2, 3]
+    model.generation_config.save_pretrained(tmp_path)
+    saved = json.loads((tmp_path / "generation_config.json").read_text())
+    assert {name: saved[name] for name in ("do_sample", "temperature", "top_p") if saved.get(name)} == left

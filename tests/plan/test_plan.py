@@ -7,6 +7,7 @@ from tiny_runs import chat, classify, config, own_caches
 
 from finetune.cli import main
 from finetune.plan import frozen
+from finetune.plan.catalogue import PlanError
 from finetune.plan.planned import planned, write
 from finetune.plan.run_folder import RunFolder
 from finetune.plan.show import markdown
@@ -57,6 +58,17 @@ def test_it_is_written_as_json_and_markdown(made, tmp_path):
     assert "| ✓ remote-code | off |" in text
     assert "trainer.save_steps (a.yaml:3) is idle: because" in text
     assert "query | 2 × (16 → 16)" in text
+
+
+def test_steps_without_rows_that_fill_none_are_planned_and_none_at_all_is_refused():
+    drop = ("trainer.dataloader_drop_last=true", "trainer.max_steps=-1", "trainer.num_train_epochs=2")
+    with own_caches():
+        whole = planned(config(classify(*drop[1:], "trainer.per_device_train_batch_size=7")))[0].batches
+        cut = planned(config(classify(*drop, "trainer.per_device_train_batch_size=7")))[0].batches
+        assert (whole.rows, cut.rows) == (48, 42)
+        assert whole.total_steps - cut.total_steps == 2
+        with pytest.raises(PlanError, match="dataloader_drop_last=true leaves none of 48 rows: a step takes 64"):
+            planned(config(classify(*drop, "trainer.per_device_train_batch_size=64")))
 
 
 def test_no_credential_stands_in_a_plan(made, monkeypatch):

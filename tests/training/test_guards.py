@@ -11,11 +11,13 @@ import pytest
 import torch
 from cells import KILLED, all_finite
 from crash import Poison, once, outcome, trained
+from torch.amp import GradScaler
 
 from finetune.config.parallel import ParallelConfig
 from finetune.errors import MachineError, UserError
 from finetune.plan.run_folder import RunFolder
 from finetune.training import guards, trials
+from finetune.training.watched import Watched
 
 FULL = KILLED["full"]
 
@@ -49,6 +51,19 @@ def test_going_back_leaves_out_the_steps_since_the_last_checkpoint(tmp_path):
     assert "step 7 is left out" not in end.output
     assert end.code == 0
     assert outcome(folder)["state"]["global_step"] == 12
+
+
+def test_a_step_that_is_left_out_moves_nothing_under_a_loss_scaler():
+    """Its gradients may be finite, and then the scaler takes the step."""
+    model = torch.nn.Linear(2, 1)
+    before, optimizer, scaler = model.weight.clone(), torch.optim.SGD(model.parameters(), 1.0), GradScaler("cpu")
+    scaler.scale(model(torch.ones(1, 2)).sum()).backward()
+    scaler.unscale_(optimizer)  # as clipping does before
+    arguments = SimpleNamespace(fp16=True, max_grad_norm=1.0)
+    Watched.leave_out(SimpleNamespace(args=arguments, model=model, before=torch.ones(1), _tr_loss=torch.zeros(1)))
+    scaler.step(optimizer)
+    scaler.update()
+    assert torch.equal(model.weight, before)
 
 
 def trainer_of(model: torch.nn.Module, items: float | None = 1.0) -> SimpleNamespace:

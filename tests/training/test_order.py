@@ -104,3 +104,10 @@ def test_another_epoch_draws_anew():
     first = list(made)
     made.set_epoch(1)
     assert [draw for _, draw in made] != [draw for _, draw in first]
+
+
+def test_rows_that_fill_no_step_are_others_in_each_epoch():
+    chosen = order.first(order.shuffled, 10)
+    seen = {int(at) for epoch in range(20) for at in chosen(8, 0, epoch)}
+    assert all(len(chosen(8, 0, epoch)) == 8 for epoch in range(20))
+    assert seen == set(range(10))
