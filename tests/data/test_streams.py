@@ -40,7 +40,7 @@ def test_rows_cut_from_a_stream_are_never_those_cut_from_the_whole_file(data):  
     made = config(SFT(), llama(), data / "train.jsonl", limit=4, validation_size=2)
     whole, limited = prepare(made), prepare(replace(made, dataset=replace(made.dataset, streaming=True)))
     for split in ("train", "validation"):
-        expected = [limited.raw[split][at]["completion"] for at in range(len(limited.raw[split]))]
+        expected = [row["completion"] for row, _ in limited.kept(split)]
         assert [completion(limited, split, at) for at in range(len(expected))] == expected
         assert limited.rows(split).shards[0].folder != whole.rows(split).shards[0].folder
 
