@@ -78,9 +78,11 @@ def has_script(number: str) -> bool:
     """Whether a script of the job runs: its end would be taken for that of the next one."""
     shown = subprocess.run(["scontrol", "show", "job", number], check=True, capture_output=True, text=True).stdout
     number = shown.split()[0].removeprefix("JobId=")  # a task of an array has a number of its own here
+    sandbox = f"SLURM_CONF={os.environ['SLURM_CONF']}"
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):  # gone by now
-            if f"slurmstepd: [{number}.batch]".encode() in file.read_bytes():
+            variables = file.with_name("environ").read_bytes()
+            if f"slurmstepd: [{number}.batch]".encode() in file.read_bytes() and sandbox.encode() in variables:
                 return True
     return False
 
@@ -296,7 +298,7 @@ def queued_together(starts: list[Start], place: Path) -> list[dict]:
 
 
 def test_trials_that_begin_together_are_an_array_and_each_is_a_job_of_its_own(slurm, tmp_path):
-    asked = [("seed=1",), ("seed=2",), ("seed=3", "launch.mem=100M"), ("seed=4", "trainer.max_steps=0.5")]
+    asked = [("seed=1",), ("seed=2",), ("seed=3", "launch.mem=2000M"), ("seed=4", "trainer.max_steps=0.5")]
     starts = [trial(tmp_path / "trials" / f"00{at}", HELD, *words) for at, words in enumerate(asked)]
     handles = queued_together(starts, tmp_path / "arrays")
     assert launching_trials().is_running(handles[0])
