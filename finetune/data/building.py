@@ -16,10 +16,10 @@ from finetune.data import (
     accounts,
     audit,
     duplicates,
+    encoding,
     index,
     lengths,
     mixture,
-    numbering,
     packing,
     rendering,
     splits,
@@ -130,7 +130,7 @@ class Build:
         }
 
         def encode(folder: Path) -> None:
-            account = numbering.encode(raw, encoder, folder)
+            account = encoding.encode(raw.rows, encoder, folder, numbers=raw.numbers)
             # Rows are made once: a run that goes on another day finds those that it began with.
             if rendering.renders(self.config.task) and (day := rendering.day(self.words)):
                 account.note(f"rows with the date that the chat template writes, {day}", account.kept)

@@ -17,7 +17,7 @@ from datasets import Dataset
 from finetune.config.task import IGNORED, NOTES, Account, Encoder, RowError
 from finetune.data.lengths import NOTHING
 from finetune.data.parts import Part, part_of
-from finetune.data.shards import SEQUENCES, Columns, Writer
+from finetune.data.shards import SEQUENCES, Array, Columns, Writer
 from finetune.errors import UserError
 
 # Rows that are in memory at once, as lists of numbers. Where they end decides nothing but that.
@@ -26,22 +26,27 @@ BATCH = 1000
 BATCHES_A_PROCESS = 32
 
 Encoded = tuple[Part | None, Account]
+Numbers = Sequence[int] | Array
+"""What rows are called."""
 
 
-def encode(rows: Dataset, encoder: Encoder, folder: Path, processes: int | None = None) -> Account:
+def encode(
+    rows: Dataset, encoder: Encoder, folder: Path, processes: int | None = None, numbers: Numbers | None = None
+) -> Account:
     """Encode every row that can be read and has something to train into a shard in `folder`.
 
     Args:
+        numbers: what the rows are called, in the shard and in messages: their numbers in the source. None counts them.
         processes: how many work at it; None decides by the number of rows and of cores. What is made is the same.
     Raises:
         UserError: whatever `read` and `tokenize` raise, with the number of the row.
     """
-    account = Account(read=0)
+    account, called = Account(read=0), range(len(rows)) if numbers is None else numbers
     size = min(BATCH, encoder.at_once or BATCH)
     batches = [range(start, min(start + size, len(rows))) for start in range(0, len(rows), size)]
     mapped = _mapping(processes or _processes(len(batches)))
     with Writer(folder) as writer:
-        for part, found in mapped(lambda batch: _part(rows, batch, encoder), batches):
+        for part, found in mapped(lambda batch: _part(_rows(rows, batch, called), encoder), batches):
             account.add(found)
             if part is not None:
                 writer.append(part)
@@ -85,10 +90,10 @@ def _no_collection() -> Iterator[None]:
 
 
 @_no_collection()
-def _part(rows: Dataset, batch: range, encoder: Encoder) -> Encoded:
-    """The arrays of consecutive rows, and what became of each."""
-    account = Account(read=len(batch))
-    readable = list(_readable(batch, _rows(rows, batch), encoder, account))
+def _part(rows: list[tuple[int, dict[str, Any]]], encoder: Encoder) -> Encoded:
+    """The arrays of rows with their numbers, and what became of each."""
+    account = Account(read=len(rows))
+    readable = list(_readable(rows, encoder, account))
     encoded = list(_tokenized(readable, encoder, account, cut=None))
     kept = list(_trainable(_shortened(encoded, encoder, account), encoder, account))
     if not kept:
@@ -97,15 +102,14 @@ def _part(rows: Dataset, batch: range, encoder: Encoder) -> Encoded:
     return part_of(numbers, columns, encoder.labels, encoder.lists, encoder.column), account
 
 
-def _rows(rows: Dataset, batch: range) -> list[dict[str, Any]]:
+def _rows(rows: Dataset, batch: range, called: Numbers) -> list[tuple[int, dict[str, Any]]]:
     columns = rows[batch.start : batch.stop]
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    found = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    return list(zip(map(int, called[batch.start : batch.stop]), found, strict=True))
 
 
-def _readable(
-    batch: range, rows: list[dict[str, Any]], encoder: Encoder, account: Account
-) -> Iterator[tuple[int, Any]]:
-    for number, row in zip(batch, rows, strict=True):
+def _readable(rows: list[tuple[int, dict[str, Any]]], encoder: Encoder, account: Account) -> Iterator[tuple[int, Any]]:
+    for number, row in rows:
         try:
             yield number, encoder.read(row, number)
         except RowError as error:

@@ -98,17 +98,6 @@ class Writer:
         values.tofile(self._files[name])
 
 
-def renumber(folder: Path, numbers: Array) -> None:
-    """Say of each row of a shard which number it has in its source.
-
-    Args:
-        numbers: by the number that was written.
-    """
-    file = folder / "row.bin"
-    if file.is_file():
-        numbers[np.fromfile(file, np.int64)].astype(np.int64).tofile(file)
-
-
 class Shard:
     """A folder that a `Writer` filled, memory-mapped."""
 

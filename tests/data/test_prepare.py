@@ -29,10 +29,9 @@ from finetune.config.schema import (
     TrackingConfig,
 )
 from finetune.config.task import Encoder, RowError
-from finetune.data import lengths, numbering, rendering, splits
+from finetune.data import encoding, lengths, rendering, splits
 from finetune.data.prepare import prepare
 from finetune.data.shards import Shard
-from finetune.data.splits import Split
 from finetune.errors import UserError
 from finetune.evaluation import generation
 from finetune.models import tokenizer
@@ -389,17 +388,18 @@ def test_dropped_rows_of_a_split_that_was_cut_are_those_of_the_file(tmp_path):
 
 
 def test_a_file_that_is_at_fault_is_named_beside_the_row_of_the_source(tmp_path):
-    rows = Split(Dataset.from_dict({"text": ["a", "b", "c"]}), "", numbers=np.array([7, 5, 9]))
+    rows = Dataset.from_dict({"text": ["a", "b", "c"]})
 
     def read(row, number):
-        if number == 1:
+        if number == 5:
             raise RowError("cannot be heard", "five.wav")
         return row["text"]
 
     def tokenize(texts, cut):
         return [{"input_ids": [1], "labels": [1]} for _ in texts]
 
-    account = numbering.encode(rows, Encoder(read, tokenize, labels="ids", overlong="drop"), tmp_path)
+    encoder = Encoder(read, tokenize, labels="ids", overlong="drop")
+    account = encoding.encode(rows, encoder, tmp_path, numbers=np.array([7, 5, 9]))
     assert (account.dropped, account.files) == ({"cannot be heard": [5]}, {"5": "five.wav"})
     assert Shard(tmp_path).numbers.tolist() == [7, 9]
 
