@@ -14,7 +14,6 @@ from finetune.config.schema import Config
 from finetune.config.task import RowError
 from finetune.data import rendering
 from finetune.data.prepare import Prepared
-from finetune.data.templates import template
 from finetune.errors import Stopped, UserError
 from finetune.evaluation import generation
 from finetune.evaluation.generation import Question
@@ -210,8 +209,8 @@ def questions(made: Plan, prepared: Prepared) -> list[Question]:
 def _rendered(made: Plan, prepared: Prepared) -> Iterator[dict]:
     """The first rows as they are rendered for training, which the saved tokenizer must render alike."""
     now = datetime.now()
-    if rendering.renders(made.config.task) and rendering.day(prepared.tokenizer):
-        rendering.at(now, template(prepared.tokenizer))
+    if rendering.renders(made.config.task):
+        rendering.at(now, prepared.tokenizer)
     for row, facts in islice(prepared.kept("validation"), RENDERED_ROWS):
         with suppress(RowError):
             if rendered := made.config.task.rendered(row, facts, prepared.tokenizer):

@@ -22,7 +22,6 @@ from finetune.artifacts.save import load, load_tokenizer
 from finetune.data import rendering
 from finetune.data.rows import Rows
 from finetune.data.store import processing_hash
-from finetune.data.templates import template
 from finetune.errors import FinetuneError
 from finetune.models import adapter, modules
 from finetune.models.precision import autocast
@@ -153,8 +152,7 @@ def _same_rendering(tokenizer: PreTrainedTokenizerBase, folder: RunFolder) -> li
     rows = folder.read("rendered.json") or []
     if not rows:
         return []
-    if rendering.day(tokenizer):  # a template that writes the date would write that of today
-        rendering.at(datetime.fromisoformat(rows[0]["at"]), template(tokenizer))
+    rendering.at(datetime.fromisoformat(rows[0]["at"]), tokenizer)
     texts = [str(tokenizer.apply_chat_template(row["messages"], tools=row["tools"], tokenize=False)) for row in rows]
     differ = [
         at for at, (row, text) in enumerate(zip(rows, texts, strict=True)) if row["text"].encode() != text.encode()

@@ -1,6 +1,7 @@
 """The keys of data: sources, splits, mixtures, packing. Imports no torch and no Hugging Face library."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -100,3 +101,13 @@ class PackingConfig:
 
     strategy: Literal["none", "best_fit", "sequential", "wrapped"] = "none"
     """best_fit fills rows best; sequential keeps the order; wrapped cuts plain text where a row is full."""
+
+
+def is_configured(path: Path, data_files: object) -> bool:
+    """Whether what lies there can be of several configurations, one of which `name` chooses."""
+    return not data_files and not is_saved(path) and (path / "README.md").is_file()
+
+
+def is_saved(path: Path) -> bool:
+    """Whether it is what `save_to_disk` wrote."""
+    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()

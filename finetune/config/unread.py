@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune.config import recipes
 from finetune.config.compose import Composed
+from finetune.config.data import is_configured
 from finetune.config.launch import OF_A_JOB, READ_BY
 from finetune.config.parallel import OFFLOADING
 from finetune.config.places import Chosen
@@ -116,8 +117,7 @@ def _is_here(path: str) -> bool:
 
 def _is_configured(read: Read) -> bool:
     """Whether the data lies in a folder that can declare configurations."""
-    readme = Path(str(read("dataset.path"))).expanduser() / "README.md"
-    return not read("dataset.data_files") and readme.is_file()
+    return is_configured(Path(str(read("dataset.path"))).expanduser(), read("dataset.data_files"))
 
 
 def _weighed(read: Read) -> bool:

@@ -183,7 +183,7 @@ def _is_secret(value: Any, labels: Sequence[str]) -> bool:
 
 def _problem_type(values: Sequence[Any], rows: int) -> str:
     """By the values that are there; a column of integers with gaps is read as fractions, all of them whole."""
-    if any(isinstance(value, list) for value in values[:1]):
+    if values and isinstance(values[0], list):
         return MULTI
     gaps = len(values) < rows
     if any(isinstance(value, float) and not (gaps and value.is_integer()) for value in values):

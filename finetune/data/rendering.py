@@ -30,9 +30,15 @@ def day(processor: Any) -> str | None:
     return date.today().isoformat() if CLOCK in str(getattr(processor, "chat_template", None)) else None
 
 
-def at(moment: datetime, template: str) -> None:
-    """Let a chat template write the date of a moment, in this process: what it renders then is what it rendered."""
+def program(template: str) -> Any | None:
+    """The template as upstream compiles it, once for a process; None where upstream has it no more."""
     from transformers.utils import chat_template_utils
 
-    if compile_template := getattr(chat_template_utils, "_compile_jinja_template", None):
-        compile_template(template).environment.globals[CLOCK] = moment.strftime
+    compile_template = getattr(chat_template_utils, "_compile_jinja_template", None)
+    return compile_template(template) if compile_template else None
+
+
+def at(moment: datetime, tokenizer: Any) -> None:
+    """Let a template that writes the date write that of a moment, in this process: rendered again, it is the same."""
+    if day(tokenizer) and (compiled := program(tokenizer.get_chat_template())):
+        compiled.environment.globals[CLOCK] = moment.strftime

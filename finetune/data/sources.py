@@ -14,7 +14,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HTTPError, OfflineModeIsEnabled  # type: ignore[attr-defined]
 
 from finetune.config import recipes
-from finetune.config.data import DatasetConfig, SourceConfig
+from finetune.config.data import DatasetConfig, SourceConfig, is_configured
 from finetune.config.suggest import did_you_mean
 from finetune.data.files import check, file_hash
 from finetune.errors import UserError
@@ -63,21 +63,11 @@ def _check_read(source: SourceConfig, config: DatasetConfig) -> None:
             f"dataset.sources: revision={source.revision} of {source.path} is read by nothing: it is no repository of "
             "the Hub. Leave revision out"
         )
-    if source.name and not is_configured(target, config):
+    if source.name and not is_configured(target, config.data_files):
         raise UserError(
             f"dataset.sources: name={source.name} of {source.path} is read by nothing: configurations are declared by "
             "the README.md of a folder that is read without data_files. Leave name out"
         )
-
-
-def is_configured(target: Path, config: DatasetConfig) -> bool:
-    """Whether what lies there can be of several configurations, one of which `name` chooses."""
-    return not config.data_files and not is_saved(target) and (target / "README.md").is_file()
-
-
-def is_saved(target: Path) -> bool:
-    """Whether it is what `save_to_disk` wrote."""
-    return (target / "dataset_dict.json").is_file() or (target / "state.json").is_file()
 
 
 def parts(config: DatasetConfig) -> list[DatasetConfig]:

@@ -17,11 +17,11 @@ from datasets import (
 )
 from datasets.exceptions import DatasetGenerationCastError, DatasetsError
 
-from finetune.config.data import DatasetConfig
+from finetune.config.data import DatasetConfig, is_configured, is_saved
 from finetune.config.suggest import did_you_mean
 from finetune.data import files, media, streams
 from finetune.data.shards import Array
-from finetune.data.sources import FORMATS, DataSource, absolute, base, files_of, flat, is_configured, is_saved, local
+from finetune.data.sources import FORMATS, DataSource, absolute, base, files_of, flat, local
 from finetune.errors import UserError
 
 VALIDATION_NAMES = ("validation", "valid", "val", "dev")
@@ -142,7 +142,7 @@ def _from_folder(path: Path, config: DatasetConfig) -> Any:
 
 def _configuration(path: Path, config: DatasetConfig) -> str | None:
     """The one that is asked for, where the folder's README can declare any."""
-    if not config.name or not is_configured(path, config):
+    if not config.name or not is_configured(path, config.data_files):
         return None
     names = get_dataset_config_names(str(path))
     if config.name not in names:

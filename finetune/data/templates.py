@@ -12,10 +12,10 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from jinja2 import Environment, TemplateError, nodes
 from transformers import PreTrainedTokenizerBase
-from transformers.utils import chat_template_utils
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from finetune.config.task import RowError
+from finetune.data import rendering
 from finetune.data.conversations import Conversation, Message
 from finetune.errors import UserError
 
@@ -60,10 +60,9 @@ def compiled(tokenizer: PreTrainedTokenizerBase) -> Callable[[Conversation], str
 
     The same text where upstream adds no field to the messages, as it does where they have reasoning.
     """
-    compile_template = getattr(chat_template_utils, "_compile_jinja_template", None)
-    if compile_template is None:  # it is upstream's own, and may go
+    program = rendering.program(template(tokenizer))
+    if program is None:
         return partial(render, tokenizer)
-    program = compile_template(template(tokenizer))
     known = {**program.globals, "documents": None, "add_generation_prompt": False, **tokenizer.special_tokens_map}
 
     @_refusing

@@ -27,6 +27,19 @@ class Batches:
         return self.ranks * self.per_device * self.accumulation
 
 
+def taken(rows: int, step: int, drop_last: bool) -> int:
+    """How many rows an epoch takes.
+
+    Raises:
+        UserError: all of them would be dropped.
+    """
+    if not drop_last:
+        return rows
+    if rows < step:
+        raise UserError(f"trainer.dataloader_drop_last=true leaves none of {rows} rows: a step takes {step}")
+    return rows - rows % step
+
+
 def accumulation(global_batch: int | None, per_device: int, ranks: int, given: int | None) -> int:
     """Micro-batches per optimizer step.
 

@@ -128,11 +128,8 @@ def _batches(config: Config, prepared: Prepared) -> Batches:
         Every(str(given["eval_strategy"]), given["eval_steps"] or given["logging_steps"]),
         Every(str(given["save_strategy"]), given["save_steps"]),
     )
-    rows, step = prepared.report["train"]["rows"], ranks * per_device * accumulation
-    if given["dataloader_drop_last"]:
-        if rows < step:
-            raise UserError(f"trainer.dataloader_drop_last=true leaves none of {rows} rows: a step takes {step}")
-        rows -= rows % step
+    step = ranks * per_device * accumulation
+    rows = batches.taken(prepared.report["train"]["rows"], step, bool(given["dataloader_drop_last"]))
     return batches.batches(rows, ranks, per_device, accumulation, schedule)
 
 

@@ -16,6 +16,7 @@ from finetune.errors import UserError
 from finetune.evaluation.table import is_lower_better
 from finetune.models import adapter
 from finetune.plan import identity
+from finetune.plan.batches import taken
 from finetune.plan.plan import Plan
 from finetune.training import collate, order, ranks, sharding
 from finetune.training.order import Batches, Loader, Sizes
@@ -127,7 +128,7 @@ class Ordered:
             len(self.train_dataset),
             args.train_batch_size * args.gradient_accumulation_steps * args.world_size,
         )
-        rows = count - count % step if args.dataloader_drop_last else count
+        rows = taken(count, step, args.dataloader_drop_last)
         sizes = Sizes(rows, args.train_batch_size, args.gradient_accumulation_steps, args.world_size)
         self.steps_per_epoch = -(-sizes.micro_batches // sizes.accumulation)
         batches = Batches(sizes, self.data_seed, ranks.rank(), order.first(self._order(step), count))
