@@ -24,11 +24,10 @@ def mix(pieces: Sequence[Array], sources: Sequence[SourceConfig], mixture: Mixtu
         pieces: of each source.
         sources: as written, in the same order; none where there is one source without rules.
     Raises:
-        UserError: the rules contradict each other, or take no row of a source.
+        UserError: the rules, which `check` has passed, take no row of a source.
     """
     if not sources:
         return np.concatenate(pieces)
-    check(sources, mixture)
     random = np.random.default_rng(seed)
     amounts = _amounts(pieces, sources, mixture)
     _check_amounts(amounts, sources, mixture)

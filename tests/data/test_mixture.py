@@ -104,16 +104,15 @@ TEMPERATURE_AND_AMOUNTS = (
 
 def test_a_temperature_beside_amounts_is_refused_with_every_key():
     rules, warm = ({"samples": 3}, {"epochs": 4}), MixtureConfig(temperature=2.0)
-    with pytest.raises(UserError) as early:
+    with pytest.raises(UserError) as refused:
         mixture.check([SourceConfig(path="a", **rule) for rule in rules], warm)
-    with pytest.raises(UserError) as late:
-        mix(*rules, temperature=2.0)
-    assert str(early.value) == str(late.value) == TEMPERATURE_AND_AMOUNTS
+    assert str(refused.value) == TEMPERATURE_AND_AMOUNTS
 
 
 def test_a_temperature_beside_tokens_of_one_source_is_refused():
+    sources = [SourceConfig(path="a"), SourceConfig(path="b", tokens=5000000)]
     with pytest.raises(UserError, match=r"temperature=2 .* dataset\.sources\.1\.tokens=5000000 would say"):
-        mix({}, {"tokens": 5000000}, temperature=2.0)
+        mixture.check(sources, MixtureConfig(temperature=2.0))
 
 
 def test_a_temperature_draws_weights_together():
