@@ -4,6 +4,7 @@ A failed push costs nothing: the run is whole, and `finetune publish RUN` repeat
 """
 
 import json
+import logging
 import re
 import shutil
 import tempfile
@@ -24,6 +25,7 @@ from finetune.plan.checks import check_publishable
 from finetune.plan.plan import Plan
 from finetune.plan.run_folder import RunFolder
 
+log = logging.getLogger(__name__)
 ALLOWED = ("*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "base_config/config.json")
 STALE = ("*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "base_config/config.json",
          "generation_config.json", "chat_template.jinja", "additional_chat_templates/*")  # fmt: skip
@@ -72,11 +74,19 @@ def _upload(folder: RunFolder, plan: Plan, config: PublishConfig, repo_id: str) 
         said = "public. Write --public" if config.private else "private. Leave --public out, make it public on the Hub"
         raise UserError(f"{url.repo_id} exists and is {said}, or choose another --repo-id")
     with tempfile.TemporaryDirectory() as staged:
-        stage(folder, plan, url.repo_id, Path(staged))
+        new = {each.name for each in stage(folder, plan, url.repo_id, Path(staged))}
+        stale = [name for name in api.list_repo_files(url.repo_id) if _is_stale(name) and name not in new]
+        if stale:
+            log.warning("removed from %s, as an earlier run's: %s", url.repo_id, ", ".join(stale))
+        message = config.commit_message
         api.upload_folder(
-            repo_id=url.repo_id, folder_path=staged, commit_message=config.commit_message, delete_patterns=list(STALE)
+            repo_id=url.repo_id, folder_path=staged, commit_message=message, delete_patterns=stale or None
         )
     return url
+
+
+def _is_stale(name: str) -> bool:
+    return any(fnmatch(name, pattern) for pattern in STALE)
 
 
 def _reason(error: Exception) -> str:

@@ -17,21 +17,28 @@ from finetune.models.tokenizer import positions
 
 BATCH = 8
 log = logging.getLogger(__name__)
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+BEAMS = ("early_stopping", "length_penalty")
 GREEDY = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
 
 
 def drop_idle(model: Any) -> None:
-    """Leave out options of sampling that nothing reads: transformers loads such a config, and refuses to save it."""
+    """Leave out options that nothing reads: transformers loads such a config, and refuses to save it."""
     config = getattr(model, "generation_config", None)
-    if config is None or config.do_sample:
+    if config is None or not _is_refused(config):
         return
+    names = (*(SAMPLING if not config.do_sample else ()), *(BEAMS if config.num_beams in (None, 1) else ()))
+    idle = [name for name in names if getattr(config, name, None) is not None]
+    config.update(**dict.fromkeys(idle))
+    log.warning("left out of the model's generation_config, because nothing reads it: %s", ", ".join(idle))
+
+
+def _is_refused(config: Any) -> bool:
     try:
         config.validate(strict=True)
     except ValueError:
-        idle = [name for name in SAMPLING if getattr(config, name, None) is not None]
-        config.update(**dict.fromkeys(idle))
-        log.warning("the model's generation_config samples nothing, so %s of it is left out", ", ".join(idle))
+        return True
+    return False
 
 
 @dataclass(frozen=True)

@@ -197,7 +197,7 @@ def test_publishing_again_changes_nothing_and_is_no_error(hub, sign_in, run):
     assert hub.files(REPO) == first
 
 
-def test_what_an_earlier_run_left_is_not_loaded_in_place_of_this_one(hub, sign_in, tmp_path):
+def test_what_an_earlier_run_left_is_not_loaded_in_place_of_this_one(hub, sign_in, tmp_path, capsys):
     """transformers opens an adapter wherever there is one, and a person's own files stay."""
     HfApi(endpoint=hub.url).create_repo("alice/base")
     assert publish(copy_of(trained("classify_lora"), tmp_path / "lora")) == 0
@@ -205,6 +205,7 @@ def test_what_an_earlier_run_left_is_not_loaded_in_place_of_this_one(hub, sign_i
     assert "adapter_config.json" in hub.files(REPO)
     full = copy_of(trained("classify_full"), tmp_path / "full")
     assert publish(full) == 0
+    assert f"removed from {REPO}, as an earlier run's: adapter_config.json, " in capsys.readouterr().out
     left = {name for name in hub.files(REPO) if name.startswith(("adapter", "base_config"))}
     assert not left
     assert {"model.safetensors", "config.json", "notes.json", "README.md"} <= set(hub.files(REPO))

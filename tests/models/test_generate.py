@@ -33,7 +33,11 @@ def test_an_encoder_decoder_writes_no_further_than_its_positions_reach():
 
 @pytest.mark.parametrize(
     ("given", "left"),
-    [({"temperature": 0.9, "top_p": 0.6}, {}), ({"do_sample": True, "top_p": 0.6}, {"do_sample": True, "top_p": 0.6})],
+    [
+        ({"temperature": 0.9, "top_p": 0.6}, {}),
+        ({"length_penalty": 2.0}, {}),
+        ({"do_sample": True, "top_p": 0.6}, {"do_sample": True, "top_p": 0.6}),
+    ],
 )
 def test_options_of_sampling_that_nothing_reads_do_not_keep_a_model_from_being_saved(given, left, tmp_path):
     """transformers loads such a config, and refuses to save it once anything in it was changed."""
