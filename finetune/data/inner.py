@@ -63,8 +63,8 @@ def _difference(
 ) -> list[Span]:
     """What is there with the fields and not without them, from the first place that it may have to the last.
 
-    There are several where what follows begins as the part does: `(a)` before `(b)` may be `a)(` as well. None where
-    the template leaves the fields out.
+    There are several where what follows begins as the part does: `(a)` before `(b)` may be `a)(` as well. There is
+    none where the template leaves the fields out.
     """
     messages = list(conversation.messages)
     messages[turn.message] = _without(messages[turn.message], fields)

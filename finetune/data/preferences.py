@@ -61,7 +61,14 @@ def describe(
     found = detect(names, columns, usual, ("system", "tools", "margin", *(["prompt"] if paired else [])))
     if "prompt" in found:
         return {"layout": PAIR if paired else SINGLE, "columns": found}
-    return {"layout": TEXT if isinstance(first[found["chosen"]], str) else IMPLICIT, "columns": found}
+    if not isinstance(first[found["chosen"]], str):
+        return {"layout": IMPLICIT, "columns": found}
+    if said := [found[role] for role in ("system", "tools") if role in found]:
+        raise UserError(
+            f"column {said[0]} is not read where chosen and rejected are texts without a prompt, which nothing "
+            "renders. Write them as messages, or leave the column out"
+        )
+    return {"layout": TEXT, "columns": found}
 
 
 def pair(row: dict[str, Any], facts: dict[str, Any]) -> tuple[Answer, Answer]:

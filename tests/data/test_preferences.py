@@ -69,6 +69,12 @@ def test_a_system_message_of_a_prompt_that_is_not_what_the_column_says_is_refuse
     assert found.account.dropped == {"the column of system and the system message of the row differ": [0]}
 
 
+@pytest.mark.parametrize("column", ["system", "tools"])
+def test_a_column_that_texts_as_they_are_have_no_place_for_is_refused(column):
+    with pytest.raises(UserError, match=rf"column {column} is not read where chosen and rejected are texts"):
+        encode([{"chosen": "hello how one", "rejected": "hello how two", column: "one"}])
+
+
 def test_texts_with_the_prompt_in_them_are_compared_from_where_their_tokens_part():
     row = {"chosen": "hello how one two", "rejected": "hello how three"}
     (found,) = encode([row]).rows
